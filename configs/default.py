@@ -1,0 +1,71 @@
+"""Every field, its meaning and unit. The values are the first seed's recipe with BatchNorm alone.
+
+An overlay (`bn_dropout.py`, ...) starts from here and changes a few; the command line changes any
+(`--config.train.epochs=1`). An empty tuple, "" or 0 means none or off unless a line says otherwise.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # initialisation, shuffling, augmentation and dropout
+
+    config.data = data = ConfigDict()
+    data.name = "cifar10"  # cifar10 | cifar100 | digits | folder
+    data.data_dir = ""  # tfds directory ("": $TFDS_DATA_DIR, else ~/tensorflow_datasets), or the folder
+    data.archive = ""  # a local cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, to prepare data_dir from
+    data.train_size = 0  # images to train on, drawn by data.seed; 0: all
+    data.validation_size = 0  # images held out of the training images, drawn by data.seed
+    data.seed = 0  # of the two draws above
+    data.normalization = "channel"  # channel: training mean and std | half: (x - 0.5) / 0.5
+    data.image_size = 32  # pixels; must halve once a stage
+    data.resize = False  # folder: scale and centre-crop pictures of another size
+
+    config.model = model = ConfigDict()  # the fields of vgg_jax.models.VGG
+    model.stages = "D"  # A | B | D | E (VGG-11, 13, 16, 19) | light
+    model.width = 1.0  # multiplies every convolution's channels
+    model.hidden = (512,)  # sizes of the hidden dense layers
+    model.batch_norm = "before"  # none | before | after the activation
+    model.batch_norm_head = True  # also after each hidden dense layer
+    model.batch_norm_epsilon = 1e-3
+    model.batch_norm_momentum = 0.9  # of the old running statistics (0.1 in PyTorch's convention)
+    model.stage_dropout = ()  # a rate per stage, after every convolution but the stage's last
+    model.head_dropout = ()  # a rate per dense layer, on its input
+    model.residual = False  # every convolution becomes a residual block of two
+    model.activation = "relu"  # relu | leaky_relu (slope 0.1) | gelu | silu
+    model.kernel_init = "msr"  # msr | he_normal | xavier_normal | kaiming_leaky
+    model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters stay float32
+
+    config.augment = augment = ConfigDict()
+    augment.flip = True  # mirror left-right with probability 1/2
+    augment.crop = 0  # pixels of padding, then a random crop of the original size
+    augment.padding = "constant"  # what the crop pads with: constant (the mean colour) | reflect
+    augment.cutout = 0  # side in pixels of a square set to the mean colour
+
+    config.loss = loss = ConfigDict()
+    loss.name = "cross_entropy"  # cross_entropy | squared_error (against one-hot targets)
+    loss.label_smoothing = 0.0
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = "sgd"  # sgd | adam (weight decay as an L2 gradient) | adamw (decoupled)
+    optimizer.learning_rate = 0.01  # the schedule's peak
+    optimizer.momentum = 0.9  # sgd
+    optimizer.nesterov = False  # sgd
+    optimizer.weight_decay = 5e-4
+    optimizer.decay = "all"  # all | kernels: which parameters decay
+
+    config.schedule = schedule = ConfigDict()
+    schedule.name = "step"  # constant | step | milestones | cosine | one_cycle
+    schedule.warmup_epochs = 0.0  # linear from 0, before any of them but one_cycle
+    schedule.decay_rate = 0.5  # step, milestones: factor at each drop
+    schedule.decay_epochs = 25.0  # step: epochs between drops
+    schedule.milestones = ()  # milestones: the epochs of the drops
+    schedule.peak = 0.3  # one_cycle: where the peak lies, as a fraction of the run
+
+    config.train = train = ConfigDict()
+    train.batch_size = 128  # images a step, over all devices; the last partial batch is dropped
+    train.epochs = 300
+    train.eval_epochs = 1  # epochs between evaluations, which are the log points
+    train.save_minutes = 5.0  # minutes between checkpoints; also saved at the end and when stopped
+    return config

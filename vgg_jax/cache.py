@@ -1,0 +1,10 @@
+"""Where decoded images and compiled programs are kept between runs."""
+
+import os
+from pathlib import Path
+
+
+def directory() -> Path:
+    """$VGG_JAX_CACHE, else vgg_jax in the user's cache directory."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("VGG_JAX_CACHE") or f"{home}/vgg_jax").expanduser()

@@ -1,0 +1,96 @@
+"""Checkpoints: the only file that knows Orbax.
+
+`latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are
+two managers, because one that keeps the best deletes what is newer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vgg_jax.errors import UserError
+from vgg_jax.models import VGG
+from vgg_jax.train import TrainState
+from vgg_jax.types import Config
+
+
+class Checkpoints:
+    """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it."""
+
+    def __init__(self, workdir: Path):
+        self._latest = _manager(workdir / "latest", keep=2)
+        self._best = _manager(workdir / "best", keep=1)
+
+    def save_latest(self, state: TrainState) -> None:
+        step = int(state.step)
+        if self._latest.latest_step() == step:
+            return
+        training = {
+            "step": state.step,
+            "key": jax.random.key_data(state.key),
+            "opt_state": state.opt_state,
+            "sums": state.sums,
+        }
+        items = {"variables": state.variables, "training": training}
+        self._latest.save(step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}))
+
+    def save_best(self, step: int, variables: Any) -> None:
+        if step not in self._best.all_steps():
+            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+
+    def restore_latest(self, template: TrainState) -> TrainState | None:
+        """The newest state, in the shape of template; None when there is none."""
+        step = self._latest.latest_step()
+        if step is None:
+            return None
+        abstract = {
+            "variables": template.variables,
+            "training": {
+                "step": template.step,
+                "key": jax.random.key_data(template.key),
+                "opt_state": template.opt_state,
+                "sums": template.sums,
+            },
+        }
+        restored = self._latest.restore(
+            step, args=ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in abstract.items()})
+        )
+        training = restored["training"]
+        return TrainState(key=jax.random.wrap_key_data(training.pop("key")), **training, **restored["variables"])
+
+    def wait(self) -> None:
+        """Until everything saved is on the disk."""
+        self._best.wait_until_finished()
+        self._latest.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._latest.close()
+        self._best.close()
+
+
+def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, VGG, Any]:
+    """(step, model, variables as NumPy) of a run's `latest` or `best` checkpoint, on any machine.
+
+    Raises: UserError when there is none.
+    """
+    folder = workdir / which
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    if not steps:
+        raise UserError(f"no checkpoint in {folder}; train it first, or give another --workdir or --checkpoint")
+    model = VGG(num_classes=num_classes, **config.model)
+    size = config.data.image_size
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+    template = {"batch_stats": {}} | jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    with _manager(folder, keep=None) as manager:
+        args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
+        return max(steps), model, manager.restore(max(steps), args=args)["variables"]
+
+
+def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+    return ocp.CheckpointManager(folder.absolute(), options=options)

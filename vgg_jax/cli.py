@@ -1,0 +1,34 @@
+"""The `vgg-jax` command: one word for each verb, the rest are the verb's own flags."""
+
+import importlib
+from collections.abc import Sequence
+
+from vgg_jax import __version__, errors
+
+VERBS = {
+    "train": ("vgg_jax.main", "train a config, or go on with it"),
+    "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
+    "predict": ("vgg_jax.predict", "classify your own pictures with a run"),
+    "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
+}
+
+
+def main() -> None:
+    errors.run(_dispatch)
+
+
+def _dispatch(argv: Sequence[str]) -> None:
+    verb, *rest = argv or ["--help"]
+    if verb in ("-h", "--help"):
+        print("vgg-jax VERB [flags]; vgg-jax VERB --help tells more\n")
+        print("\n".join(f"  {name:<10}{what}" for name, (_, what) in VERBS.items()))
+    elif verb == "--version":
+        print(__version__)
+    elif verb not in VERBS:
+        raise errors.UserError(f"no verb {verb!r}; one of {', '.join(VERBS)}")
+    else:
+        importlib.import_module(VERBS[verb][0]).main(rest)
+
+
+if __name__ == "__main__":
+    main()

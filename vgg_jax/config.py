@@ -1,0 +1,182 @@
+"""Configs: load a file, apply overrides, check values. The fields are the schema."""
+
+import ast
+import difflib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vgg_jax.errors import UserError
+from vgg_jax.models import ACTIVATIONS, BATCH_NORM, KERNEL_INITS, STAGES
+from vgg_jax.optim import LOSSES, OPTIMIZERS, SCHEDULES
+from vgg_jax.types import Config
+
+CHOICES: dict[str, Sequence[str]] = {
+    "data.name": ("cifar10", "cifar100", "digits", "folder"),
+    "data.normalization": ("channel", "half"),
+    "model.stages": tuple(STAGES),
+    "model.batch_norm": BATCH_NORM,
+    "model.activation": tuple(ACTIVATIONS),
+    "model.kernel_init": tuple(KERNEL_INITS),
+    "model.dtype": ("float32", "bfloat16"),
+    "augment.padding": ("constant", "reflect"),
+    "loss.name": LOSSES,
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.decay": ("all", "kernels"),
+    "schedule.name": SCHEDULES,
+}
+# field -> (smallest, largest) value; for a tuple field, of each of its elements.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "data.train_size": (0, float("inf")),
+    "data.validation_size": (0, float("inf")),
+    "data.seed": (0, 2**32 - 1),
+    "data.image_size": (1, 512),
+    "model.width": (1 / 64, 64),
+    "model.hidden": (1, 2**20),
+    "model.batch_norm_epsilon": (1e-12, 1),
+    "model.batch_norm_momentum": (0, 0.9999),
+    "model.stage_dropout": (0, 0.99),
+    "model.head_dropout": (0, 0.99),
+    "augment.crop": (0, 64),
+    "augment.cutout": (0, 512),
+    "loss.label_smoothing": (0, 0.999),
+    "optimizer.learning_rate": (0, 1e6),
+    "optimizer.momentum": (0, 0.9999),
+    "optimizer.weight_decay": (0, 1e3),
+    "schedule.warmup_epochs": (0, 1e6),
+    "schedule.decay_rate": (0, 1),
+    "schedule.decay_epochs": (1e-6, 1e9),
+    "schedule.milestones": (0, 1e9),
+    "schedule.peak": (0.001, 0.999),
+    "train.batch_size": (1, 2**20),
+    "train.epochs": (1, 10**6),
+    "train.eval_epochs": (1, 10**6),
+    "train.save_minutes": (0, 1e6),
+}
+
+
+def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
+    """The config of a file's `get_config()`, with overrides {"train.epochs": "1"}, checked.
+
+    Raises: UserError for a missing file, an unknown field or a value out of range.
+    """
+    file = Path(path)
+    if not file.is_file():
+        shipped = Path(__file__).parent.parent / "configs"
+        file = shipped / (file.stem + ".py")
+        if not file.is_file():
+            names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if not p.stem.startswith("_")))
+            raise UserError(f"no config file {path}; shipped ones are {names}")
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(); see configs/default.py")
+    return override(module.get_config(), overrides or {})
+
+
+def override(config: Config, overrides: Mapping[str, str]) -> Config:
+    """A checked copy of config with {"train.epochs": "1"} applied, each value of its field's type."""
+    config = ConfigDict(config.to_dict())
+    for field, text in overrides.items():
+        *parents, leaf = field.split(".")
+        section: Any = config
+        for name in parents:
+            section = section.get(name) if isinstance(section, ConfigDict) else None
+        if not isinstance(section, ConfigDict) or leaf not in section:
+            raise UserError(f"no config field {field}{_suggest(field, flatten(config))}")
+        if isinstance(section[leaf], ConfigDict):
+            raise UserError(
+                f"config.{field} is a group of fields; set one, as --config.{field}.{min(section[leaf].keys())}="
+            )
+        section[leaf] = _parse(field, text, section[leaf])
+    validate(config)
+    return FrozenConfigDict(config)
+
+
+def from_json(text: str) -> Config:
+    """The config that `to_json` wrote."""
+    config = ConfigDict(json.loads(text))
+    for section in config.values():
+        if isinstance(section, ConfigDict):
+            for name, value in section.items():
+                if isinstance(value, (list, tuple)):
+                    section[name] = tuple(value)
+    return FrozenConfigDict(config)
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """{"train.epochs": 300, ...}"""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, (ConfigDict, FrozenConfigDict)):
+            flat |= {f"{name}.{inner}": v for inner, v in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def validate(config: Config) -> None:
+    """Raises: UserError naming the first field whose value cannot work."""
+    flat = flatten(config)
+    for field, choices in CHOICES.items():
+        if flat[field] not in choices:
+            hint = _suggest(str(flat[field]), choices) or f"; one of {', '.join(choices)}"
+            raise UserError(f"config.{field} cannot be {flat[field]!r}{hint}")
+    for field, (low, high) in RANGES.items():
+        values = flat[field] if isinstance(flat[field], tuple) else (flat[field],)
+        for value in values:
+            if isinstance(value, str) or not low <= value <= high:
+                raise UserError(f"config.{field} must lie in [{low:g}, {high:g}], not {value!r}")
+    stages, size = STAGES[flat["model.stages"]], flat["data.image_size"]
+    if size % 2 ** len(stages):
+        raise UserError(
+            f"config.data.image_size={size} cannot be halved by the {len(stages)} pools of stages "
+            f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
+        )
+    for field, most in (("stage", len(stages)), ("head", len(flat["model.hidden"]) + 1)):
+        if len(flat[f"model.{field}_dropout"]) > most:
+            raise UserError(f"config.model.{field}_dropout has more rates than the {most} places for them")
+
+
+def _parse(field: str, text: str, old: Any) -> Any:
+    """text as a value of old's type."""
+    if isinstance(old, str):
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if isinstance(old, tuple) and isinstance(value, (int, float, list)) and not isinstance(value, bool):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    numbers = not isinstance(value, tuple) or all(type(v) in (int, float) for v in value)
+    if type(value) is not type(old) or not numbers:
+        kind = {
+            "bool": "True or False",
+            "int": "a whole number",
+            "float": "a number",
+            "tuple": "numbers, as (0.3, 0.4)",
+        }
+        raise UserError(f"config.{field} takes {kind[type(old).__name__]}, not {text!r}")
+    return value
+
+
+def _suggest(name: str, known: Any) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    if not near:  # the right field in the wrong group
+        near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,48 @@
+"""How a command ends: a user's mistake in one line, a bug with its traceback."""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+# Conventional exit codes: 2 for a mistake, 128 + signal number for a stop.
+MISTAKE = 2
+_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+
+
+class UserError(Exception):
+    """What is wrong and what to do about it, in one line."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved; `signal_number` says by what."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Call main(argv), turn what ends it into a line on stderr and an exit code."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and Orbax chat at lower levels
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        _end(f"error: {error}", MISTAKE)
+    except Stopped as stop:
+        _end(str(stop), 128 + stop.signal_number)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        _end(f"error: {error.strerror}: {error.filename or 'while writing'}", MISTAKE)
+
+
+def _end(line: str, code: int) -> None:
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
+    sys.exit(code)

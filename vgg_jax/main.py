@@ -1,0 +1,36 @@
+"""Train a VGG; the same command resumes.
+
+python -m vgg_jax.main --config configs/bn_dropout.py [--workdir DIR] [--config.FIELD=VALUE ...]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from vgg_jax import cache, config as configs, data, describe, errors, flags, rundir
+from vgg_jax.fit import fit
+
+
+def main(argv: Sequence[str]) -> None:
+    given, overrides = flags.parse(argv, __doc__ or "", {
+        "--config": {"required": True, "help": "a config file, as configs/bn_dropout.py"},
+        "--workdir": {"help": "the run directory; default checkpoints/<config name>"},
+    })  # fmt: skip
+    config = configs.load(given.config, overrides)
+    workdir = Path(given.workdir or f"checkpoints/{Path(given.config).stem}")
+    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    splits = data.load(config.data)
+    rundir.open_run(workdir, config, splits)
+    print(describe.line(config, len(splits["train"].class_names)))
+    print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in splits.items() if len(part))}")
+    print(f"on {rundir.device()}, run directory {workdir}", flush=True)
+    summary = fit(config, splits, workdir)
+    for protocol, result in summary["protocols"].items():
+        if result:
+            print(f"{protocol:>9}: test accuracy {result['test_accuracy']:.2%} (epoch {result['epoch']})")
+    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; more by vgg-jax evaluate --workdir {workdir}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,114 @@
+"""What is measured: scores of logits, `metrics.jsonl`, TensorBoard, the three protocols."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+Record = dict[str, Any]
+# The only fields of a record that differ between a run and its repetition.
+TIMING = ("images_per_second", "seconds")
+
+
+class Log:
+    """metrics.jsonl and TensorBoard events of a run, cut back to the step it resumes from."""
+
+    def __init__(self, workdir: Path, step: int):
+        self._file = workdir / "metrics.jsonl"
+        self.records = [r for r in read(workdir) if r["step"] <= step]
+        partial = self._file.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+        partial.replace(self._file)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, record: Record) -> None:
+        self.records.append(record)
+        with open(self._file, "a") as f:
+            f.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "step":
+                self._board.add_scalar(name, value, record["step"])
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read(workdir: Path) -> list[Record]:
+    """The records of metrics.jsonl; a last line cut short by a crash is left out."""
+    file = workdir / "metrics.jsonl"
+    records = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[N, C] -> [N, C], in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Cross-entropy (nats), accuracy and top-5 accuracy of logits [N, C]; accuracies in [0, 1]."""
+    truth = logits[np.arange(len(labels)), labels]
+    better = (logits > truth[:, None]).sum(-1)
+    probability = softmax(logits)[np.arange(len(labels)), labels]
+    return {
+        "loss": float(-np.log(np.maximum(probability, 1e-300)).mean()),
+        "accuracy": float((logits.argmax(-1) == labels).mean()),
+        "top5_accuracy": float((better < 5).mean()),
+    }
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[C, C] counts, rows the true class, columns the predicted one."""
+    classes = logits.shape[-1]
+    return np.bincount(labels * classes + logits.argmax(-1), minlength=classes**2).reshape(classes, classes)
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error (Guo et al. 2017) and its bins of equal width.
+
+    ECE = sum over bins of n_b / N * |accuracy_b - confidence_b|; each bin gives its count, mean
+    confidence and accuracy.
+    """
+    probability = softmax(logits)
+    confidence, correct = probability.max(-1), logits.argmax(-1) == labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    rows = []
+    for b in np.unique(which):
+        inside = which == b
+        rows.append({
+            "low": float(b / bins),
+            "count": int(inside.sum()),
+            "confidence": float(confidence[inside].mean()),
+            "accuracy": float(correct[inside].mean()),
+        })  # fmt: skip
+    error = sum(r["count"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / len(labels)
+    return error, rows
+
+
+def protocols(records: Sequence[Record]) -> dict[str, Record | None]:
+    """The three test accuracies that must never be mixed.
+
+    final: after the last epoch, no selection. best_test: the maximum over epochs, selected on the
+    test set itself; to compare with those who report it. selected: at the epoch with the best
+    held-out validation accuracy; None without a validation split.
+    """
+
+    def pick(record: Record) -> Record:
+        return {k: record[k] for k in ("step", "epoch", "test_accuracy", "test_loss")}
+
+    validated = [r for r in records if "validation_accuracy" in r]
+    return {
+        "final": pick(records[-1]),
+        "best_test": pick(max(records, key=lambda r: r["test_accuracy"])),
+        "selected": pick(max(validated, key=lambda r: r["validation_accuracy"])) if validated else None,
+    }

@@ -1,0 +1,176 @@
+"""One VGG: a table of stages and a set of switches."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vgg_jax.layers import Dropout, conv_general_dilated, max_pool
+
+# Output channels of every 3x3 convolution; each stage ends in a 2x2 max-pool.
+# A, B, D, E are VGG-11, 13, 16, 19 (Simonyan & Zisserman 2015, table 1).
+STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
+    "A": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
+    "B": ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),
+    "D": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    "E": ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+    "light": ((16,), (32,)),
+}
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.1),
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+
+_scaling = nn.initializers.variance_scaling
+_torch_linear = _scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a dense layer
+# name -> (convolution kernels, dense kernels); biases start at zero.
+KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
+    "msr": (_scaling(2.0, "fan_out", "normal"), _torch_linear),  # N(0, sqrt(2 / (k * k * out)))
+    "xavier_normal": (nn.initializers.glorot_normal(),) * 2,
+    # Kaiming normal, fan-out, with the gain of a leaky ReLU of slope 0.1.
+    "kaiming_leaky": (_scaling(2 / (1 + 0.1**2), "fan_out", "normal"),) * 2,
+    "he_normal": (_scaling(2.0, "fan_in", "normal"), _torch_linear),
+}
+
+BATCH_NORM = ("none", "before", "after")
+
+
+class VGG(nn.Module):
+    """VGG for small images; every variant of it is a setting of these fields.
+
+    Variables: `params`, and with BatchNorm `batch_stats`. RNG: `dropout`, in training only.
+
+    Attributes:
+      stages: a key of `STAGES`.
+      num_classes: outputs.
+      width: multiplies the channels of every convolution.
+      hidden: sizes of the dense layers before the output.
+      batch_norm: "none", or its place: "before" or "after" the activation.
+      batch_norm_head: also normalise after each hidden dense layer.
+      batch_norm_epsilon, batch_norm_momentum: of the running statistics, Flax's convention.
+      stage_dropout: a rate per stage, applied after every convolution but the stage's last;
+        empty for none.
+      head_dropout: a rate per dense layer, applied to its input; empty for none.
+      residual: every convolution becomes a block conv-BN-act-conv-BN, plus its input, act.
+      activation: a key of `ACTIVATIONS`.
+      kernel_init: a key of `KERNEL_INITS`.
+      dtype: of the computation; parameters and statistics stay float32.
+      axis_name: average BatchNorm statistics over this mapped axis (`pmap`), or "".
+    """
+
+    stages: str = "D"
+    num_classes: int = 10
+    width: float = 1.0
+    hidden: tuple[int, ...] = (512,)
+    batch_norm: str = "before"
+    batch_norm_head: bool = True
+    batch_norm_epsilon: float = 1e-3
+    batch_norm_momentum: float = 0.9
+    stage_dropout: tuple[float, ...] = ()
+    head_dropout: tuple[float, ...] = ()
+    residual: bool = False
+    activation: str = "relu"
+    kernel_init: str = "msr"
+    dtype: str = "float32"
+    axis_name: str = ""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """[N, H, W, 3] normalised images -> [N, num_classes] float32 logits."""
+        x = x.astype(self.dtype)
+        for s, widths in enumerate(STAGES[self.stages], 1):
+            for i, features in enumerate(widths, 1):
+                x = self._block(x, round(features * self.width), f"{s}_{i}", train)
+                if i < len(widths):
+                    x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
+            x = max_pool(x)
+        x = x.reshape(len(x), -1)
+        for i, features in enumerate(self.hidden, 1):
+            x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
+            x = self._dense(features, f"fc{i}")(x)
+            x = self._activate(x, f"_fc{i}" if self.batch_norm_head else "", train)
+        x = Dropout(_at(self.head_dropout, len(self.hidden)), name="dropout_logits")(x, train)
+        return self._dense(self.num_classes, "logits")(x).astype(jnp.float32)
+
+    def _block(self, x: jax.Array, features: int, name: str, train: bool) -> jax.Array:
+        """One convolution and its activation, or the residual block that stands in its place."""
+        if not self.residual:
+            return self._activate(self._conv(features, f"conv{name}")(x), name, train)
+        y = self._activate(self._conv(features, f"conv{name}a")(x), f"{name}a", train)
+        y = self._norm(self._conv(features, f"conv{name}b")(y), f"{name}b", train)
+        if x.shape[-1] != features:
+            x = self._norm(self._conv(features, f"proj{name}", size=1)(x), f"{name}p", train)
+        return ACTIVATIONS[self.activation](x + y)
+
+    def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Activation with BatchNorm `bn{name}` before or after it, or without (no name)."""
+        place = self.batch_norm if name else "none"
+        if place == "before":
+            x = self._norm(x, name, train)
+        x = ACTIVATIONS[self.activation](x)
+        return self._norm(x, name, train) if place == "after" else x
+
+    def _norm(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        if self.batch_norm == "none":
+            return x
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.batch_norm_momentum,
+            epsilon=self.batch_norm_epsilon,
+            dtype=self.dtype,
+            axis_name=self.axis_name or None,
+            name=f"bn{name}",
+        )(x)
+
+    def _conv(self, features: int, name: str, size: int = 3) -> nn.Conv:
+        return nn.Conv(
+            features,
+            (size, size),
+            dtype=self.dtype,
+            kernel_init=KERNEL_INITS[self.kernel_init][0],
+            conv_general_dilated=conv_general_dilated,
+            name=name,
+        )
+
+    def _dense(self, features: int, name: str) -> nn.Dense:
+        kernel_init = KERNEL_INITS[self.kernel_init][1]
+        return nn.Dense(features, dtype=self.dtype, kernel_init=kernel_init, name=name)
+
+
+def _at(rates: tuple[float, ...], i: int) -> float:
+    return rates[i] if i < len(rates) else 0.0
+
+
+class LayerCount(NamedTuple):
+    name: str
+    parameters: int
+    multiply_adds: int  # an image
+
+
+def count(model: VGG, image_size: int = 32) -> list[LayerCount]:
+    """Parameters and multiply-adds of every layer that has parameters, in the order of the network.
+
+    Multiply-adds are those of convolutions and dense layers: kernel elements x output pixels.
+    """
+    rows = []
+
+    def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        layer = context.module
+        if isinstance(layer, (nn.Conv, nn.Dense, nn.BatchNorm)) and context.method_name == "__call__":
+            leaves = layer.variables["params"]
+            pixels = math.prod(output.shape[1:-1])
+            multiply_adds = leaves["kernel"].size * pixels if "kernel" in leaves else 0
+            rows.append(LayerCount(str(layer.name), sum(leaf.size for leaf in leaves.values()), multiply_adds))
+        return output
+
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+    return rows

@@ -1,0 +1,107 @@
+"""Pictures: the only file that imports matplotlib. Each function writes one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import itertools
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from vgg_jax.data import Dataset
+
+COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}  # told apart by the colour-blind
+
+
+def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
+    """Loss and accuracy by epoch, train against test, learning-rate drops as dotted lines."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    epochs = [r["epoch"] for r in records]
+    for axis, measure, scale in zip(axes, ("loss", "accuracy"), (1, 100)):
+        for split, colour in COLOURS.items():
+            values = [scale * r[f"{split}_{measure}"] for r in records if f"{split}_{measure}" in r]
+            if values:
+                style = "o-" if len(values) == 1 else "-"
+                axis.plot(epochs, values, style, color=colour, label=f"{split} {values[-1]:.4g}", lw=1.5)
+        for before, after in itertools.pairwise(records):
+            if after["learning_rate"] <= 0.6 * before["learning_rate"]:
+                axis.axvline(before["epoch"], color="grey", ls=":", lw=0.8)
+        axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(
+        "train: running mean over the epoch, with augmentation and dropout; dotted: learning-rate drops", fontsize=9
+    )
+    _write(figure, file)
+
+
+def samples(images: Any, titles: Sequence[str], dataset: Dataset, file: Path) -> None:
+    """A grid of normalised images [N, H, W, 3] as the network sees them, with their labels."""
+    pixels = np.asarray(images) * np.asarray(dataset.std, np.float32) + np.asarray(dataset.mean, np.float32)
+    _gallery(np.clip(pixels, 0, 1), titles, file)
+
+
+def mistakes(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
+    """A grid of uint8 images [N, H, W, 3] with what the network took them for."""
+    _gallery(images, titles, file)
+
+
+def _gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
+    columns = 8
+    rows = max(1, -(-len(images) // columns))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * 1.4, rows * 1.65), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, titles):
+        axis.imshow(image, interpolation="nearest")
+        axis.set_title(title, fontsize=7)
+    _write(figure, file)
+
+
+def confusion(counts: np.ndarray, names: Sequence[str], file: Path) -> None:
+    """[C, C] counts as shares of each true class; numbers inside up to 20 classes."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(5.0, 0.6 * len(names)) if len(names) <= 20 else 12.0
+    figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, label="share of the true class", shrink=0.8)
+    axis.set(xlabel="predicted", ylabel="true")
+    if len(names) <= 20:
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axis.set_yticks(range(len(names)), names)
+        for (i, j), n in np.ndenumerate(counts):
+            if n:
+                axis.text(
+                    j, i, n, ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.5 else "black"
+                )
+    _write(figure, file)
+
+
+def reliability(bins: Sequence[dict[str, float]], error: float, file: Path) -> None:
+    """Accuracy against confidence (on the diagonal: calibrated), and how many images lie where."""
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(5, 6), height_ratios=(3, 1), sharex=True, layout="constrained")
+    width = 1 / 15
+    low = np.array([b["low"] for b in bins])
+    upper.bar(low, [b["accuracy"] for b in bins], width, align="edge", color=COLOURS["train"], edgecolor="white")
+    upper.plot([0, 1], [0, 1], "--", color="grey")
+    upper.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color=COLOURS["test"], ms=4)
+    upper.set(ylabel="accuracy", title=f"expected calibration error {error:.4f}", xlim=(0, 1), ylim=(0, 1))
+    lower.bar(low, [b["count"] for b in bins], width, align="edge", color="grey", edgecolor="white")
+    lower.set(xlabel="confidence", ylabel="images", yscale="log")
+    _write(figure, file)
+
+
+def _write(figure: Figure, file: Path) -> None:
+    """Whole or not at all: a picture is never left half written."""
+    partial = file.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=110)
+    plt.close(figure)
+    partial.replace(file)

@@ -1,0 +1,55 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log file."""
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+PLAIN_SECONDS = 30.0  # between two lines in a log file
+
+
+class Progress:
+    """Count towards a total; every line that is printed meanwhile goes through `say`."""
+
+    def __init__(self, total: int, label: str, unit: str, start: int = 0, stream: TextIO | None = None):
+        self._stream = stream or sys.stderr
+        self._total, self._label, self._unit = total, label, unit
+        self._start = self._done = start
+        self._begun = self._spoken = time.monotonic()
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total, initial=start, desc=label, unit=unit, file=self._stream,
+                dynamic_ncols=True, leave=False, ascii=(self._stream.encoding or "").lower() != "utf-8",
+            )  # fmt: skip
+
+    def update(self, n: int, note: str = "") -> None:
+        """n more are done; note is what else there is to know now (loss, accuracy)."""
+        self._done += n
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._spoken >= PLAIN_SECONDS and self._done < self._total:
+            self._spoken = time.monotonic()
+            rate = (self._done - self._start) / (self._spoken - self._begun)
+            left = clock((self._total - self._done) / rate) if rate > 0 else "?"
+            self.say(f"{self._label}  {self._done}/{self._total} {self._unit}  {note}  {left} left")
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """3725 -> '1:02:05', 65 -> '1:05'"""
+    minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"

@@ -1,0 +1,122 @@
+"""A run's directory: what it says of itself, and whether a command may go on in it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from vgg_jax import __version__, config as configs
+from vgg_jax.data import Dataset
+from vgg_jax.errors import UserError
+from vgg_jax.types import Config
+
+# Fields that change where or how often, but no result.
+_FREE = {"data.data_dir", "data.archive", "train.save_minutes"}
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
+    """Make the directory of a new run, or check that an old one is of the same config and data.
+
+    Raises: UserError listing what differs.
+    """
+    facts = describe(data)
+    if (workdir / "config.json").exists():
+        old_config, old_facts = read_run(workdir)
+        old, new = configs.flatten(old_config), configs.flatten(config)
+        differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
+        if differing:
+            listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
+            raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
+        if old_facts["fingerprint"] != facts["fingerprint"]:
+            raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+        return
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file; give another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f"cannot write to {workdir}; give another --workdir")
+    _write(workdir / "run.json", json.dumps(facts | origin(), indent=2) + "\n")
+    _write(workdir / "config.json", configs.to_json(config))
+
+
+def read_run(workdir: Path, overrides: Mapping[str, str] = MappingProxyType({})) -> tuple[Config, dict[str, Any]]:
+    """(config, facts) of a run directory; overrides may say where its data lie now.
+
+    Raises: UserError when it is none, or an override would make it another run.
+    """
+    for field in overrides:
+        if field not in _FREE:
+            raise UserError(
+                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_FREE))} can change"
+            )
+    try:
+        config = configs.from_json((workdir / "config.json").read_text())
+        return configs.override(config, overrides), json.loads((workdir / "run.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
+
+
+def describe(data: dict[str, Dataset]) -> dict[str, Any]:
+    """What whoever gets the directory needs to know of the data."""
+    train = data["train"]
+    return {
+        "class_names": train.class_names,
+        "mean": train.mean,
+        "std": train.std,
+        "sizes": {split: len(dataset) for split, dataset in data.items()},
+        "fingerprint": {split: dataset.fingerprint for split, dataset in data.items()},
+    }
+
+
+def origin() -> dict[str, Any]:
+    """Versions, machine and git commit that make a run."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "vgg_jax": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": device(),
+    }
+
+
+def device() -> str:
+    """'1 x NVIDIA H100' or '1 x cpu (2 cores)'"""
+    devices = jax.devices()
+    cores = (
+        f" ({len(os.sched_getaffinity(0))} cores)"
+        if devices[0].platform == "cpu" and hasattr(os, "sched_getaffinity")
+        else ""
+    )
+    return f"{len(devices)} x {devices[0].device_kind}{cores}"
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """What a finished run wrote; None before that."""
+    file = workdir / "summary.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
+    _write(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(file)

@@ -1,0 +1,200 @@
+"""The training step and its chunks: pure functions on a `TrainState`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import lax
+
+from vgg_jax.augment import augment
+from vgg_jax.data import Dataset
+from vgg_jax.models import VGG
+from vgg_jax.optim import make_loss, make_optimizer, make_schedule
+from vgg_jax.types import Batch, Config
+
+EVAL_BATCH = 512
+# Streams of randomness, each folded into the run's key.
+_INIT, _SHUFFLE, _AUGMENT, _DROPOUT = range(4)
+
+
+class TrainState(struct.PyTreeNode):
+    """All that changes in training; with the config and the data it determines the rest of a run.
+
+    Attributes:
+      step: scalar int32, optimizer steps done.
+      key: the run's PRNG key, never changed; all randomness is folded in from it and the step.
+      params, batch_stats: the variables of `VGG`; batch_stats is {} without BatchNorm.
+      opt_state: of the optax optimizer.
+      sums: since the last log point: loss, correct and count (summed over examples), and bad_step,
+        the first step whose loss was not finite, or -1.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    sums: dict[str, jax.Array]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class Recipe(NamedTuple):
+    """What a config says of training, as functions."""
+
+    model: VGG
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    steps_per_epoch: int
+    total_steps: int
+
+
+def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: str = "") -> Recipe:
+    steps = train_size // config.train.batch_size
+    schedule = make_schedule(config, steps)
+    model = VGG(num_classes=num_classes, axis_name=axis_name, **config.model)
+    optimizer = make_optimizer(config, schedule)
+    return Recipe(model, schedule, optimizer, make_loss(config), steps, steps * config.train.epochs)
+
+
+def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, image_size: int = 32) -> TrainState:
+    """The state before the first step; vmap over seed for several at once."""
+    key = jax.random.key(seed)
+    images = jnp.zeros((1, image_size, image_size, 3))
+    variables = recipe.model.init(jax.random.fold_in(key, _INIT), images)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=recipe.optimizer.init(params),
+        sums=zero_sums(),
+    )
+
+
+def zero_sums() -> dict[str, jax.Array]:
+    return {
+        "loss": jnp.zeros(()),
+        "correct": jnp.zeros((), jnp.int32),
+        "count": jnp.zeros((), jnp.int32),
+        "bad_step": jnp.full((), -1, jnp.int32),
+    }
+
+
+def make_train_step(recipe: Recipe) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """train_step(state, {"image": [B, H, W, 3] float, "label": [B]}) -> (state, metrics).
+
+    With the model's axis_name set, gradients, BatchNorm statistics and metrics are averaged over
+    that mapped axis, so the step runs under `pmap` as it is.
+    """
+    axis = recipe.model.axis_name
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
+        if axis:
+            dropout_key = jax.random.fold_in(dropout_key, lax.axis_index(axis))
+
+        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            logits, updated = recipe.model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch["image"],
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            return recipe.loss(logits, batch["label"]).mean(), (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        metrics = {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == batch["label"])}
+        if axis:
+            grads, metrics = lax.pmean((grads, metrics), axis)
+        updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        return state, metrics
+
+    return train_step
+
+
+def add(
+    sums: dict[str, jax.Array], metrics: dict[str, jax.Array], batch_size: int, step: jax.Array
+) -> dict[str, jax.Array]:
+    """sums with one step's metrics added."""
+    bad = (sums["bad_step"] < 0) & ~jnp.isfinite(metrics["loss"])
+    return {
+        "loss": sums["loss"] + metrics["loss"] * batch_size,
+        "correct": sums["correct"] + jnp.round(metrics["accuracy"] * batch_size).astype(jnp.int32),
+        "count": sums["count"] + batch_size,
+        "bad_step": jnp.where(bad, step, sums["bad_step"]),
+    }
+
+
+def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """uint8 [..., 3] -> float32, (x / 255 - mean) / std per channel."""
+    scale, shift = 1 / (255 * np.asarray(std)), np.asarray(mean) / np.asarray(std)
+    return images.astype(jnp.float32) * scale.astype(np.float32) - shift.astype(np.float32)
+
+
+def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax.Array, Batch, jax.Array], Batch]:
+    """get_batch(key, step, data, order) -> the augmented batch of that step; order is the epoch's."""
+    size = config.train.batch_size
+    steps_per_epoch = len(dataset) // size
+
+    def get_batch(key: jax.Array, step: jax.Array, data: Batch, order: jax.Array) -> Batch:
+        chosen = lax.dynamic_slice(order, ((step % steps_per_epoch) * size,), (size,))
+        images = normalise(data["image"][chosen], dataset.mean, dataset.std)
+        augment_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), step)
+        return {"image": augment(augment_key, images, config.augment), "label": data["label"][chosen]}
+
+    return get_batch
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, n: int) -> jax.Array:
+    """A permutation of n, another every epoch."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, _SHUFFLE), epoch), n)
+
+
+def make_train_chunk(
+    config: Config, recipe: Recipe, dataset: Dataset
+) -> Callable[[TrainState, Batch, jax.typing.ArrayLike], TrainState]:
+    """train_chunk(state, data, n) -> the state n steps on, all within one epoch.
+
+    n is an argument, not a constant: one compiled program serves chunks of any length, and where
+    they are cut changes no number. data is {"image": [N, H, W, 3] uint8, "label": [N]}.
+    """
+    train_step = make_train_step(recipe)
+    get_batch = make_get_batch(config, dataset)
+
+    def train_chunk(state: TrainState, data: Batch, n: jax.typing.ArrayLike) -> TrainState:
+        order = epoch_order(state.key, state.step // recipe.steps_per_epoch, len(dataset))
+
+        def body(_: jax.Array, state: TrainState) -> TrainState:
+            done, metrics = train_step(state, get_batch(state.key, state.step, data, order))
+            return done.replace(sums=add(state.sums, metrics, config.train.batch_size, state.step))
+
+        return lax.fori_loop(0, n, body, state)
+
+    return train_chunk
+
+
+def make_forward(model: VGG, mean: Sequence[float], std: Sequence[float]) -> Callable[[Any, jax.Array], jax.Array]:
+    """forward(variables, uint8 images [B, H, W, 3]) -> logits [B, classes], in evaluation mode."""
+    return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std)))
+
+
+def predict(
+    forward: Callable[[Any, jax.Array], jax.Array], variables: Any, images: np.ndarray, batch_size: int = EVAL_BATCH
+) -> np.ndarray:
+    """Logits [N, classes] of uint8 images [N, H, W, 3], in batches of one compiled size."""
+    short = -len(images) % batch_size
+    padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)]) if short else images
+    logits = [forward(variables, batch) for batch in padded.reshape(-1, batch_size, *images.shape[1:])]
+    return np.concatenate([np.asarray(x) for x in logits])[: len(images)]  # fetched once all are dispatched
