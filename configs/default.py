@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     model.hidden = (512,)  # sizes of the hidden dense layers
     model.batch_norm = "before"  # none | before | after the activation
     model.batch_norm_head = True  # also after each hidden dense layer
-    model.batch_norm_epsilon = 1e-3
+    model.batch_norm_epsilon = 1e-3  # added to the variance
     model.batch_norm_momentum = 0.9  # of the old running statistics (0.1 in PyTorch's convention)
     model.stage_dropout = ()  # a rate per stage, after every convolution but the stage's last
     model.head_dropout = ()  # a rate per dense layer, on its input
@@ -45,14 +45,14 @@ def get_config() -> ConfigDict:
 
     config.loss = loss = ConfigDict()
     loss.name = "cross_entropy"  # cross_entropy | squared_error (against one-hot targets)
-    loss.label_smoothing = 0.0
+    loss.label_smoothing = 0.0  # share of the target spread evenly over all classes
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "sgd"  # sgd | adam (weight decay as an L2 gradient) | adamw (decoupled)
     optimizer.learning_rate = 0.01  # the schedule's peak
     optimizer.momentum = 0.9  # sgd
     optimizer.nesterov = False  # sgd
-    optimizer.weight_decay = 5e-4
+    optimizer.weight_decay = 5e-4  # 0: none
     optimizer.decay = "all"  # all | kernels: which parameters decay
 
     config.schedule = schedule = ConfigDict()
@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 128  # images a step, over all devices; the last partial batch is dropped
-    train.epochs = 300
+    train.epochs = 300  # passes over the training images
     train.eval_epochs = 1  # epochs between evaluations, which are the log points
     train.save_minutes = 5.0  # minutes between checkpoints; also saved at the end and when stopped
     return config

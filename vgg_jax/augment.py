@@ -46,7 +46,8 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     row_key, column_key = jax.random.split(key)
     rows = jax.random.randint(row_key, (n, 1), 0, h) - size // 2
     columns = jax.random.randint(column_key, (n, 1), 0, w) - size // 2
-    in_rows = (jnp.arange(h) >= rows) & (jnp.arange(h) < rows + size)
-    in_columns = (jnp.arange(w) >= columns) & (jnp.arange(w) < columns + size)
+    y, x = jnp.arange(h)[None], jnp.arange(w)[None]
+    in_rows = (y >= rows) & (y < rows + size)
+    in_columns = (x >= columns) & (x < columns + size)
     hole = in_rows[:, :, None] & in_columns[:, None, :]
     return jnp.where(hole[..., None], 0, images)

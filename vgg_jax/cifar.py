@@ -148,7 +148,7 @@ def _write_cache(cached: Path, train: Arrays, test: Arrays, names: tuple[str, ..
 def _read_cache(cached: Path) -> tuple[Arrays, Arrays, tuple[str, ...]] | None:
     """The cached arrays; None when there is no cache or its checksums (zip's CRC) do not hold."""
     try:
-        with np.load(cached, allow_pickle=False) as f:
+        with open(cached, "rb") as file, np.load(file, allow_pickle=False) as f:
             return (f["x"], f["y"]), (f["x_test"], f["y_test"]), tuple(map(str, f["names"]))
     except Exception:  # a damaged file can fail in any reader; it is decoded anew
         return None
@@ -218,7 +218,6 @@ def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:
 
 def _make_builder(name: str, source: Source, members: dict[str, bytes], root: Path) -> Any:
     """The tfds builder of the same name, fed from memory and encoding PNG with Pillow."""
-    import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.image_classification import cifar as official
 
@@ -232,13 +231,14 @@ def _make_builder(name: str, source: Source, members: dict[str, bytes], root: Pa
                 image = row[source.label_bytes :].reshape(3, 32, 32).transpose(1, 2, 0)
                 png = io.BytesIO()
                 Image.fromarray(image).save(png, "PNG")
+                png.seek(0)
                 labels = {"label": int(row[source.label_bytes - 1])}
                 if source.label_bytes == 2:
                     labels["coarse_label"] = int(row[0])
                 yield index, {"id": f"{prefix}_{index:05d}", "image": png, **labels}
                 index += 1
 
-    with registered.skip_registering():
+    with registered.skip_registration():
 
         class Prepared(base):  # type: ignore[misc, valid-type]
             name = base.name

@@ -84,18 +84,16 @@ def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
 
 def override(config: Config, overrides: Mapping[str, str]) -> Config:
     """A checked copy of config with {"train.epochs": "1"} applied, each value of its field's type."""
-    config = ConfigDict(config.to_dict())
+    config: Any = ConfigDict(config.to_dict())
     for field, text in overrides.items():
         *parents, leaf = field.split(".")
-        section: Any = config
+        section = config
         for name in parents:
             section = section.get(name) if isinstance(section, ConfigDict) else None
         if not isinstance(section, ConfigDict) or leaf not in section:
             raise UserError(f"no config field {field}{_suggest(field, flatten(config))}")
         if isinstance(section[leaf], ConfigDict):
-            raise UserError(
-                f"config.{field} is a group of fields; set one, as --config.{field}.{min(section[leaf].keys())}="
-            )
+            raise UserError(f"config.{field} is a group of fields; set one of them, as --config.{field}.FIELD=VALUE")
         section[leaf] = _parse(field, text, section[leaf])
     validate(config)
     return FrozenConfigDict(config)

@@ -20,7 +20,8 @@ def line(config: Config, num_classes: int) -> str:
     rows = layers(config, num_classes)
     return (
         f"VGG {config.model.stages}, BatchNorm {config.model.batch_norm}: "
-        f"{sum(r.parameters for r in rows):,} parameters, {sum(r.multiply_adds for r in rows) / 1e6:,.1f} M multiply-adds an image"
+        f"{sum(r.parameters for r in rows):,} parameters, "
+        f"{sum(r.multiply_adds for r in rows) / 1e6:,.1f} M multiply-adds an image"
     )
 
 

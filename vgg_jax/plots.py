@@ -8,7 +8,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import itertools
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -29,9 +28,8 @@ def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
             if values:
                 style = "o-" if len(values) == 1 else "-"
                 axis.plot(epochs, values, style, color=colour, label=f"{split} {values[-1]:.4g}", lw=1.5)
-        for before, after in itertools.pairwise(records):
-            if after["learning_rate"] <= 0.6 * before["learning_rate"]:
-                axis.axvline(before["epoch"], color="grey", ls=":", lw=0.8)
+        for epoch in _drops(records):
+            axis.axvline(epoch, color="grey", ls=":", lw=0.8)
         axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss")
         axis.grid(alpha=0.3)
         axis.legend()
@@ -39,6 +37,14 @@ def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
         "train: running mean over the epoch, with augmentation and dropout; dotted: learning-rate drops", fontsize=9
     )
     _write(figure, file)
+
+
+def _drops(records: Sequence[dict[str, Any]]) -> list[int]:
+    """Epochs after which the learning rate fell at once, from a plateau."""
+    rates = [r["learning_rate"] for r in records]
+    steps = range(1, len(rates))
+    plateau = [i < 2 or rates[i - 1] == rates[i - 2] for i in steps]
+    return [records[i - 1]["epoch"] for i, flat in zip(steps, plateau) if flat and rates[i] <= 0.6 * rates[i - 1]]
 
 
 def samples(images: Any, titles: Sequence[str], dataset: Dataset, file: Path) -> None:

@@ -138,8 +138,8 @@ def add(
 
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 [..., 3] -> float32, (x / 255 - mean) / std per channel."""
-    scale, shift = 1 / (255 * np.asarray(std)), np.asarray(mean) / np.asarray(std)
+    """uint8 [N, H, W, 3] -> float32, (x / 255 - mean) / std per channel."""
+    scale, shift = 1 / (255 * np.array([[[std]]])), np.array([[[mean]]]) / np.array([[[std]]])
     return images.astype(jnp.float32) * scale.astype(np.float32) - shift.astype(np.float32)
 
 

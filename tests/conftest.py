@@ -1,0 +1,13 @@
+"""Strict surroundings for every test: eight fake CPU devices, no silent broadcasting, a cache of its own."""
+
+import os
+import tempfile
+
+# Compiled without optimisation: the programs are small and compiling them is most of a test's time.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["VGG_JAX_CACHE"] = tempfile.mkdtemp(prefix="vgg_jax_test_")
+os.environ.pop("TFDS_DATA_DIR", None)
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

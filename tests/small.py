@@ -1,0 +1,58 @@
+"""Small configs and data that the tests share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vgg_jax import config as configs
+from vgg_jax.data import Dataset
+from vgg_jax.types import Config
+
+ROOT = Path(__file__).parent.parent
+
+# A network that compiles in a second or two; on digits, since they need no download.
+SMALL = {
+    "data.name": "digits",
+    "data.train_size": "160",
+    "data.validation_size": "40",
+    "model.stages": "light",
+    "model.width": "0.5",
+    "model.hidden": "(16,)",
+    "model.stage_dropout": "()",
+    "train.batch_size": "32",
+    "train.epochs": "2",
+}
+
+
+def config(name: str = "default", overrides: Mapping[str, str] = SMALL, **more: Any) -> Config:
+    """A shipped config made small; more are fields with __ for the dot: train__epochs=3."""
+    given = {field.replace("__", "."): str(value) for field, value in more.items()}
+    return configs.load(str(ROOT / "configs" / f"{name}.py"), dict(overrides) | given)
+
+
+def flags(overrides: Mapping[str, str]) -> list[str]:
+    return [f"--config.{field}={value}" for field, value in overrides.items()]
+
+
+def dataset(n: int = 64, classes: int = 4, seed: int = 0, size: int = 32) -> Dataset:
+    """Random images; each class a little brighter than the last."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    images = rng.integers(0, 128, (n, size, size, 3)) + 30 * labels[:, None, None, None]
+    names = tuple(f"class{i}" for i in range(classes))
+    return Dataset(images.astype(np.uint8), labels, names, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+
+
+def write_folder(root: Path, counts: Mapping[str, int], size: int = 32) -> Path:
+    """root/train/<class>/ and root/test/<class>/ with counts[class] random pictures each."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, count in counts.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / f"{i}.png")
+    return root

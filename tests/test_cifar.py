@@ -1,0 +1,79 @@
+"""The official binary archive, made small: prepared without TensorFlow, read back pixel for pixel."""
+
+import hashlib
+import io
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+
+from vgg_jax import cache, cifar
+
+
+def add_member(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def official(request, tmp_path, monkeypatch):
+    """(name, archive, train (images, labels), test): a small archive that passes for the official one."""
+    name, rng = request.param, np.random.default_rng(0)
+    source = cifar.SOURCES[name]._replace(sizes=(20, 6))
+    classes = 10 if name == "cifar10" else 100
+    arrays = []
+    archive = tmp_path / source.archive
+    with tarfile.open(archive, "w:gz") as tar:
+        for files, size in ((source.train, 20), (source.test, 6)):
+            images = rng.integers(0, 256, (size, 32, 32, 3), np.uint8)
+            labels = rng.integers(0, classes, size).astype(np.uint8)
+            coarse = np.zeros((size, source.label_bytes - 1), np.uint8)
+            rows = np.concatenate([coarse, labels[:, None], images.transpose(0, 3, 1, 2).reshape(size, -1)], 1)
+            for file, part in zip(files, np.split(rows, len(files))):
+                add_member(tar, f"{source.folder}/{file}", part.tobytes())
+            arrays.append((images, labels))
+        add_member(tar, f"{source.folder}/{source.names}", "\n".join(f"name{i}" for i in range(classes)).encode())
+        add_member(tar, "../outside.txt", b"must not be written")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(cifar.SOURCES, name, source._replace(sha256=digest))
+    return name, archive, *arrays
+
+
+def by_content(images, labels):
+    return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels))
+
+
+def test_prepare_and_read_back(official, tmp_path):
+    name, archive, train, test = official
+    got_train, got_test, names = cifar.load(name, str(tmp_path / "tfds"), str(archive))
+    assert by_content(*got_train) == by_content(*train)  # tfds shuffles once
+    assert by_content(*got_test) == by_content(*test)
+    assert names == tuple(f"name{i}" for i in range(10 if name == "cifar10" else 100))
+    assert "tensorflow" not in sys.modules and "torch" not in sys.modules
+    assert not (tmp_path / "outside.txt").exists()
+    archive.unlink()  # from here on the prepared directory is enough
+    again = cifar.load(name, str(tmp_path / "tfds"))
+    np.testing.assert_array_equal(again[0][0], got_train[0])
+
+
+def test_tfds_data_dir_is_honoured(official, tmp_path, monkeypatch):
+    name, archive, *_ = official
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "by_environment"))
+    cifar.load(name, "", str(archive))
+    assert cifar.find_prepared(name, tmp_path / "by_environment")
+
+
+def test_a_damaged_cache_is_made_anew(official, tmp_path, monkeypatch):
+    name, archive, *_ = official
+    monkeypatch.setenv("VGG_JAX_CACHE", str(tmp_path / "cache"))
+    first = cifar.load(name, str(tmp_path / "tfds"), str(archive))
+    (file,) = cache.directory().glob("*.npz")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    again = cifar.load(name, str(tmp_path / "tfds"))
+    np.testing.assert_array_equal(again[0][0], first[0][0])
+    file.write_bytes(content[:100])
+    np.testing.assert_array_equal(cifar.load(name, str(tmp_path / "tfds"))[1][0], first[1][0])

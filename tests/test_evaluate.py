@@ -1,0 +1,85 @@
+"""A run directory is enough to evaluate, to predict and to know what was trained."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import ROOT, SMALL, flags
+
+from vgg_jax import cli, data, describe, evaluate, main, predict, rundir
+from vgg_jax.metrics import read
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    fields = SMALL | {"train.epochs": "6", "data.train_size": "800"}
+    main.main(["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(fields)])
+    return workdir
+
+
+def test_the_directory_describes_itself(run):
+    config, facts = rundir.read_run(run)
+    assert config.model.stages == "light"
+    assert facts["class_names"] == list("0123456789")
+    assert facts["sizes"] == {"train": 800, "validation": 40, "test": 360}
+    assert {"jax", "flax", "optax"} <= facts["packages"].keys()
+    for name in ("metrics.jsonl", "curves.png", "samples.png", "summary.json", "latest", "best", "tensorboard"):
+        assert (run / name).exists(), name
+
+
+def test_latest_is_the_final_record_and_best_the_selected_one(run):
+    latest = evaluate.evaluate(run, "latest", "test", flip_tta=True)
+    best = evaluate.evaluate(run, "best", "test", flip_tta=False)
+    protocols = json.loads((run / "summary.json").read_text())["protocols"]
+    assert latest["accuracy"] == pytest.approx(protocols["final"]["test_accuracy"])
+    assert best["step"] == protocols["selected"]["step"]
+    assert best["accuracy"] == pytest.approx(protocols["selected"]["test_accuracy"])
+    assert latest["loss"] == pytest.approx(read(run)[-1]["test_loss"], rel=1e-4)
+    assert latest["accuracy"] > 0.5
+    assert "flip_tta" in latest and "flip_tta" not in best
+
+
+def test_the_report_adds_up(run):
+    report = evaluate.evaluate(run, "latest", "validation", flip_tta=False)
+    counts = np.array(report["confusion"])
+    assert counts.sum() == report["images"] == 40
+    assert np.trace(counts) / 40 == pytest.approx(report["accuracy"])
+    assert sum(b["count"] for b in report["reliability"]) == 40
+    for picture in ("confusion", "reliability", "mistakes"):
+        assert (run / "evaluation" / f"latest_validation_{picture}.png").stat().st_size > 1000
+
+
+def test_the_command_prints_the_report(run, capsys):
+    evaluate.main(["--workdir", str(run), "--flip_tta"])
+    text = capsys.readouterr().out
+    assert "on 360 test images" in text and "top-5" in text and "calibration error" in text
+    assert "with flips at test time" in text
+
+
+def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys):
+    test = data.load(rundir.read_run(run)[0].data)["test"]
+    for i in range(20):
+        Image.fromarray(test.images[i]).save(tmp_path / f"{i}.png")
+    predict.main(["--workdir", str(run), *(str(tmp_path / f"{i}.png") for i in range(20))])
+    lines = capsys.readouterr().out.splitlines()
+    right = sum(line.split(": ")[1].startswith(str(label)) for line, label in zip(lines, test.labels))
+    assert len(lines) == 20 and right > 10
+
+
+def test_vgg_jax_reaches_every_verb(capsys):
+    cli._dispatch([])
+    text = capsys.readouterr().out
+    for verb, (module, _) in cli.VERBS.items():
+        assert verb in text
+        with pytest.raises(SystemExit) as end:
+            cli._dispatch([verb, "--help"])
+        assert end.value.code == 0
+        assert f"python -m {module}" in capsys.readouterr().out
+
+
+def test_describe_prints_the_counts(capsys):
+    describe.main(["--config", str(ROOT / "configs" / "bn_dropout.py")])
+    text = capsys.readouterr().out
+    assert "conv5_3" in text and "14,991,946 parameters, 313.5 M multiply-adds" in text

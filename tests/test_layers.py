@@ -1,0 +1,77 @@
+"""Every operation against XLA's own, forward and gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from vgg_jax.layers import Dropout, conv3x3_cpu, conv_general_dilated, max_pool
+
+
+def reference_conv(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+# (batch, height, width, channels in, out): Winograd of several tiles, odd and oblong maps, im2col, 2x2, 1x1.
+SHAPES = [(8, 32, 32, 16, 8), (6, 8, 8, 32, 16), (5, 7, 5, 16, 4), (4, 1, 1, 16, 8), (3, 8, 8, 3, 16), (4, 2, 2, 24, 8)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_convolution_and_its_gradients_agree_with_xla(shape):
+    n, h, w, c, o = shape
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (n, h, w, c))
+    kernel = jax.random.normal(keys[1], (3, 3, c, o)) / np.sqrt(9 * c)
+    dy = jax.random.normal(keys[2], (n, h, w, o))
+    ours, our_vjp = jax.vjp(conv3x3_cpu, x, kernel)
+    theirs, their_vjp = jax.vjp(reference_conv, x, kernel)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    for mine, other in zip(our_vjp(dy), their_vjp(dy)):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(other).max()))
+
+
+def test_convolution_keeps_the_dtype():
+    x, kernel = jnp.ones((2, 4, 4, 16), jnp.bfloat16), jnp.ones((3, 3, 16, 8), jnp.bfloat16)
+    assert conv_general_dilated(x, kernel, (1, 1), "SAME").dtype == jnp.bfloat16
+
+
+def test_convolution_under_vmap_is_the_plain_one():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 16))
+    kernels = jax.random.normal(jax.random.key(1), (2, 3, 3, 16, 8))
+    together = jax.vmap(conv3x3_cpu)(x, kernels)
+    np.testing.assert_allclose(together, jnp.stack([conv3x3_cpu(a, b) for a, b in zip(x, kernels)]), atol=1e-4)
+
+
+def test_max_pool_and_its_gradient_agree_with_flax():
+    x = jax.random.normal(jax.random.key(0), (3, 7, 8, 5))  # an odd row is left out
+    dy = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+    ours, our_vjp = jax.vjp(max_pool, x)
+    theirs, their_vjp = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(our_vjp(dy)[0], their_vjp(dy)[0])
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5])
+def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
+    x = jnp.ones((64, 32, 33))
+    y = Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    dropped = float(jnp.mean(y == 0))
+    assert abs(dropped - rate) < 0.01
+    assert abs(float(y.mean()) - 1) < 0.01
+    assert len(np.unique(np.asarray(y))) == 2
+
+
+def test_dropout_masks_are_independent_of_each_other():
+    x = jnp.ones((1000, 8))
+    kept = np.asarray(Dropout(0.5).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})) > 0
+    correlation = np.corrcoef(kept.T) - np.eye(8)  # four channels share one random word
+    assert np.abs(correlation).max() < 0.15
+
+
+def test_dropout_does_nothing_in_evaluation_or_at_rate_zero():
+    x = jax.random.normal(jax.random.key(0), (4, 8))
+    np.testing.assert_array_equal(Dropout(0.5).apply({}, x, train=False), x)
+    np.testing.assert_array_equal(Dropout(0.0).apply({}, x, train=True), x)

@@ -1,0 +1,231 @@
+"""The counts of the table, and every switch: that it changes what it should and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vgg_jax.models import ACTIVATIONS, KERNEL_INITS, STAGES, VGG, count
+
+IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+SMALL = {"stages": "light", "width": 0.5, "hidden": (8,)}
+
+
+def variables(model, images=IMAGES):
+    return model.init(jax.random.key(0), images)
+
+
+def shapes(model):
+    tree = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    return {"/".join(path): leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
+
+
+def call_order(model):
+    return [row.name for row in count(model)]
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "multiply_adds"),
+    [
+        (VGG(hidden=(512, 512), batch_norm_head=False), 15_253_578, 313_725_952),  # as published for VGG16-BN
+        (VGG(), 14_991_946, 313_463_808),  # the first seed: one hidden layer, BatchNorm after it too
+        (VGG(batch_norm="none"), 14_982_474, 313_463_808),
+        (VGG(stages="A", hidden=(512, 512), batch_norm="none"), 9_750_922, 153_293_824),
+    ],
+)
+def test_counts(model, parameters, multiply_adds):
+    rows = count(model)
+    assert sum(row.parameters for row in rows) == parameters
+    assert sum(row.multiply_adds for row in rows) == multiply_adds
+    assert parameters == sum(np.prod(s) for name, s in shapes(model).items() if name.startswith("params"))
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_stages_have_their_convolutions(stages):
+    kernels = [s for name, s in shapes(VGG(stages=stages)).items() if "/conv" in name and name.endswith("kernel")]
+    assert sorted(s[-1] for s in kernels) == sorted(w for stage in STAGES[stages] for w in stage)
+    depth = {"A": 8, "B": 10, "D": 13, "E": 16, "light": 2}  # convolutions of VGG-11, 13, 16, 19
+    assert len(kernels) == depth[stages]
+
+
+def test_layers_are_named_and_in_order():
+    assert call_order(VGG(stages="light", batch_norm="before")) == [
+        "conv1_1", "bn1_1", "conv2_1", "bn2_1", "fc1", "bn_fc1", "logits",
+    ]  # fmt: skip
+
+
+def test_width_scales_every_convolution_and_only_those():
+    full, half = shapes(VGG(batch_norm="none")), shapes(VGG(batch_norm="none", width=0.5))
+    assert full.keys() == half.keys()
+    for name in full:
+        if "conv" in name:
+            assert half[name][-1] * 2 == full[name][-1]
+    assert half["params/fc1/kernel"] == (256, 512)
+    assert half["params/logits/kernel"] == full["params/logits/kernel"]
+
+
+def test_num_classes_and_hidden_change_only_the_head():
+    base, other = shapes(VGG(**SMALL)), shapes(VGG(**SMALL | {"hidden": (8, 4)}, num_classes=7))
+    assert other["params/logits/kernel"] == (4, 7)
+    changed = {name for name in base | other if base.get(name) != other.get(name)}
+    assert all("fc2" in name or "logits" in name for name in changed)
+
+
+def test_batch_norm_none_removes_every_one_and_nothing_else():
+    on, off = shapes(VGG()), shapes(VGG(batch_norm="none"))
+    assert {name for name in on if "/bn" not in name} == off.keys()
+
+
+def test_batch_norm_head_is_the_one_after_the_hidden_layer():
+    on, off = shapes(VGG(**SMALL)), shapes(VGG(**SMALL, batch_norm_head=False))
+    assert {name for name in on.keys() - off.keys()} == {name for name in on if "bn_fc1" in name}
+
+
+def test_batch_norm_before_and_after_are_the_same_layers_in_another_order():
+    before, after = VGG(**SMALL, batch_norm="before"), VGG(**SMALL, batch_norm="after")
+    assert shapes(before) == shapes(after)
+    weights = variables(before)
+    a, b = (model.apply(weights, IMAGES, train=True, mutable=["batch_stats"])[1] for model in (before, after))
+    mean_before, mean_after = (x["batch_stats"]["bn1_1"]["mean"] for x in (a, b))
+    assert not np.allclose(mean_before, mean_after)
+    assert (mean_after >= 0).all()  # of what a ReLU lets through
+    assert (mean_before < 0).any()
+
+
+def test_training_updates_batch_stats_and_evaluation_uses_them():
+    model = VGG(**SMALL)
+    weights = variables(model)
+    _, updated = model.apply(weights, IMAGES, train=True, mutable=["batch_stats"])
+    mean = updated["batch_stats"]["bn1_1"]["mean"]
+    assert not np.allclose(mean, 0)
+    other = model.apply({"params": weights["params"], **updated}, IMAGES)
+    assert not np.allclose(other, model.apply(weights, IMAGES))
+
+
+def test_batch_norm_epsilon_and_momentum_reach_every_layer():
+    weights = variables(VGG(**SMALL))
+    for field, value in (("batch_norm_epsilon", 0.5), ("batch_norm_momentum", 0.5)):
+        old, new = VGG(**SMALL), VGG(**SMALL, **{field: value})
+        stats = [m.apply(weights, IMAGES, train=True, mutable=["batch_stats"])[1]["batch_stats"] for m in (old, new)]
+        if field == "batch_norm_momentum":
+            for name in stats[0]:  # 0.1 of the batch's mean against 0.5 of it
+                np.testing.assert_allclose(stats[1][name]["mean"], 5 * stats[0][name]["mean"], rtol=1e-3)
+        else:
+            assert not np.allclose(old.apply(weights, IMAGES), new.apply(weights, IMAGES))
+
+
+def dropped_layers(model):
+    """Names of the dropout layers that draw random numbers in training."""
+    seen = []
+
+    def record(call, args, kwargs, context):
+        if type(context.module).__name__ == "Dropout" and context.module.rate and args[1]:
+            seen.append(context.module.name)
+        return call(*args, **kwargs)
+
+    from flax import linen as nn
+
+    with nn.intercept_methods(record):
+        key = jax.random.key(0)
+        jax.eval_shape(lambda: model.init({"params": key, "dropout": key}, IMAGES, train=True))
+    return seen
+
+
+def test_stage_dropout_follows_every_convolution_but_the_last_of_its_stage():
+    assert dropped_layers(VGG(stage_dropout=(0.3, 0.4, 0.4, 0.4, 0.4))) == [
+        "dropout1_1", "dropout2_1", "dropout3_1", "dropout3_2", "dropout4_1", "dropout4_2", "dropout5_1", "dropout5_2",
+    ]  # fmt: skip
+    assert dropped_layers(VGG(stage_dropout=(0.3,))) == ["dropout1_1"]
+
+
+def test_head_dropout_is_on_the_input_of_each_dense_layer():
+    assert dropped_layers(VGG(head_dropout=(0.5, 0.5))) == ["dropout_fc1", "dropout_logits"]
+    assert dropped_layers(VGG(hidden=(8, 8), head_dropout=(0.5, 0.5))) == ["dropout_fc1", "dropout_fc2"]
+    assert dropped_layers(VGG()) == []
+
+
+@pytest.mark.parametrize("where", [{"stage_dropout": (0.5,) * 5}, {"head_dropout": (0.5, 0.5)}])
+def test_dropout_changes_training_only_and_no_parameter(where):
+    base = {"stages": "B", "width": 1 / 16, "hidden": (8,), "batch_norm": "none"}
+    plain, dropping = VGG(**base), VGG(**base, **where)
+    weights = variables(plain)
+    assert shapes(plain) == shapes(dropping)
+    np.testing.assert_array_equal(plain.apply(weights, IMAGES), dropping.apply(weights, IMAGES))
+    outputs = [dropping.apply(weights, IMAGES, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 0, 1)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert not np.allclose(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_reaches_every_block(activation):
+    calls = []
+    model = VGG(stages="B", width=1 / 16, hidden=(8, 8), residual=True, activation="spy")
+    ACTIVATIONS["spy"] = lambda x: calls.append(x.shape) or ACTIVATIONS[activation](x)
+    try:
+        jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    finally:
+        del ACTIVATIONS["spy"]
+    assert len(calls) == 2 * 10 + 2  # twice a residual block, once a hidden layer
+
+
+def test_activations_are_four_functions():
+    x = jnp.linspace(-3, 3, 7)
+    outputs = [f(x) for f in ACTIVATIONS.values()]
+    assert len({np.asarray(y).tobytes() for y in outputs}) == len(ACTIVATIONS)
+    np.testing.assert_allclose(ACTIVATIONS["leaky_relu"](jnp.array([-1.0, 2.0])), [-0.1, 2.0], rtol=1e-6)
+
+
+def test_residual_adds_its_input_in_every_block():
+    model = VGG(stages="B", width=1 / 16, hidden=(8,), residual=True)
+    names = call_order(model)
+    for s in range(1, 6):
+        for i in (1, 2):
+            assert {f"conv{s}_{i}a", f"conv{s}_{i}b", f"bn{s}_{i}a", f"bn{s}_{i}b"} <= set(names)
+    assert [n for n in names if n.startswith("proj")] == ["proj1_1", "proj2_1", "proj3_1", "proj4_1"]  # widths differ
+    weights = variables(model)
+    zeroed = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.zeros_like(x) if path[1].key.startswith("conv5") else x, weights
+    )
+    assert float(jnp.abs(model.apply(zeroed, IMAGES)).max()) > 0
+    through = [model.apply(zeroed, images) for images in (IMAGES, -IMAGES)]
+    assert not np.allclose(*through)  # stage 5 still passes its input on
+
+
+@pytest.mark.parametrize(
+    ("name", "conv_std", "dense_std"),
+    [
+        ("msr", (2 / (9 * 512)) ** 0.5, 1 / (3 * 512) ** 0.5),
+        ("he_normal", (2 / (9 * 256)) ** 0.5, 1 / (3 * 512) ** 0.5),
+        ("xavier_normal", (2 / (9 * (256 + 512))) ** 0.5, (2 / 1024) ** 0.5),
+        ("kaiming_leaky", (2 / 1.01 / (9 * 512)) ** 0.5, (2 / 1.01 / 512) ** 0.5),
+    ],
+)
+def test_kernel_init_has_its_standard_deviation(name, conv_std, dense_std):
+    assert name in KERNEL_INITS
+    conv, dense = KERNEL_INITS[name]
+    kernel = conv(jax.random.key(0), (3, 3, 256, 512))
+    np.testing.assert_allclose(kernel.std(), conv_std, rtol=0.01)
+    np.testing.assert_allclose(dense(jax.random.key(0), (512, 512)).std(), dense_std, rtol=0.01)
+    biases = [
+        x
+        for path, x in traverse_util.flatten_dict(variables(VGG(**SMALL, kernel_init=name))).items()
+        if path[-1] == "bias"
+    ]
+    assert all((b == 0).all() for b in biases)
+
+
+def test_dtype_is_of_the_computation_not_of_parameters_or_logits():
+    model = VGG(**SMALL, dtype="bfloat16")
+    weights = variables(model)
+    assert {x.dtype for x in jax.tree.leaves(weights)} == {jnp.dtype("float32")}
+    logits, state = model.apply(weights, IMAGES, capture_intermediates=True)
+    assert logits.dtype == jnp.float32
+    assert state["intermediates"]["conv2_1"]["__call__"][0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(logits, VGG(**SMALL).apply(weights, IMAGES), atol=0.1)
+
+
+def test_other_image_sizes_enlarge_the_first_dense_layer():
+    model = VGG(stages="D", width=1 / 16)
+    tree = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    assert tree["params"]["fc1"]["kernel"].shape == (2 * 2 * 32, 512)

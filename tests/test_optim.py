@@ -1,0 +1,100 @@
+"""Schedules by their values, optimizers against the formulas, losses against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import config
+
+from vgg_jax.optim import make_loss, make_optimizer, make_schedule
+
+PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "bn": {"scale": jnp.array([2.0])}}
+GRADS = jax.tree.map(lambda x: 0.1 * x + 0.3, PARAMS)
+
+
+def rates(epochs, steps=10, **fields):
+    schedule = make_schedule(config(optimizer__learning_rate=0.8, train__epochs=epochs, **fields), steps)
+    return np.array([float(schedule(i)) for i in range(epochs * steps)])
+
+
+def test_step_halves_every_so_many_epochs():
+    r = rates(6, schedule__decay_epochs=2)
+    np.testing.assert_allclose(r, np.repeat([0.8, 0.4, 0.2], 20))
+
+
+def test_milestones_drop_at_their_epochs():
+    r = rates(5, schedule__name="milestones", schedule__milestones="(1, 4)", schedule__decay_rate=0.1)
+    np.testing.assert_allclose(r, np.repeat([0.8, 0.08, 0.008], [10, 30, 10]))
+
+
+def test_constant_and_warmup():
+    r = rates(3, schedule__name="constant", schedule__warmup_epochs=1)
+    np.testing.assert_allclose(r, 0.8 * np.minimum(1, np.arange(1, 31) / 10), rtol=1e-6)
+
+
+def test_cosine_falls_from_the_peak_to_zero_after_warmup():
+    r = rates(10, schedule__name="cosine", schedule__warmup_epochs=2)
+    assert r.argmax() == 20
+    np.testing.assert_allclose(r[20:], 0.4 * (1 + np.cos(np.pi * np.arange(80) / 80)), atol=1e-6)
+
+
+def test_one_cycle_peaks_where_it_says():
+    r = rates(10, schedule__name="one_cycle", schedule__peak=0.3)
+    assert r.argmax() == 30
+    np.testing.assert_allclose(r.max(), 0.8, rtol=1e-6)
+    assert r[0] < 0.1 and r[-1] < 0.01
+
+
+def run(steps=3, **fields):
+    """PARAMS after some steps of a config's optimizer on constant gradients."""
+    c = config(schedule__name="constant", optimizer__learning_rate=0.1, **fields)
+    optimizer = make_optimizer(c, make_schedule(c, 10))
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(steps):
+        updates, state = optimizer.update(GRADS, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    return params
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+def test_sgd_is_pytorchs(nesterov, decay):
+    """b = m b + (g + wd w); w -= lr (g + wd w + m b) with Nesterov, else lr b."""
+    params = run(optimizer__nesterov=nesterov, optimizer__decay=decay, optimizer__weight_decay=0.05)
+    for group, leaves in PARAMS.items():
+        for name, leaf in leaves.items():
+            w, g, b = np.asarray(leaf), np.asarray(GRADS[group][name]), 0.0
+            wd = 0.05 if decay == "all" or name == "kernel" else 0.0
+            for _ in range(3):
+                d = g + wd * w
+                b = 0.9 * b + d
+                w = w - 0.1 * (d + 0.9 * b if nesterov else b)
+            np.testing.assert_allclose(params[group][name], w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_couples_weight_decay_and_adamw_does_not(name):
+    params = run(optimizer__name=name, optimizer__weight_decay=0.05)
+    for group, leaves in PARAMS.items():
+        for leaf_name, leaf in leaves.items():
+            w, g, m, v = np.asarray(leaf), np.asarray(GRADS[group][leaf_name]), 0.0, 0.0
+            for t in range(1, 4):
+                d = g + (0.05 * w if name == "adam" else 0)
+                m, v = 0.9 * m + 0.1 * d, 0.999 * v + 0.001 * d * d
+                update = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+                w = w - 0.1 * (update + (0.05 * w if name == "adamw" else 0))
+            np.testing.assert_allclose(params[group][leaf_name], w, rtol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_losses_against_numpy(smoothing):
+    logits, labels = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([0, 3, 1, 1, 2])
+    targets = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    log_probability = np.asarray(logits) - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = {
+        "cross_entropy": -(targets * log_probability).sum(-1),
+        "squared_error": ((np.asarray(logits) - targets) ** 2).mean(-1),
+    }
+    for name, value in expected.items():
+        loss = make_loss(config(loss__name=name, loss__label_smoothing=smoothing))
+        np.testing.assert_allclose(loss(logits, labels), value, rtol=1e-5)
