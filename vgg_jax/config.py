@@ -84,19 +84,22 @@ def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
 
 def override(config: Config, overrides: Mapping[str, str]) -> Config:
     """A checked copy of config with {"train.epochs": "1"} applied, each value of its field's type."""
-    config: Any = ConfigDict(config.to_dict())
+    changed: Any = ConfigDict(config.to_dict())
     for field, text in overrides.items():
         *parents, leaf = field.split(".")
-        section = config
+        section = changed
         for name in parents:
             section = section.get(name) if isinstance(section, ConfigDict) else None
         if not isinstance(section, ConfigDict) or leaf not in section:
-            raise UserError(f"no config field {field}{_suggest(field, flatten(config))}")
-        if isinstance(section[leaf], ConfigDict):
-            raise UserError(f"config.{field} is a group of fields; set one of them, as --config.{field}.FIELD=VALUE")
+            raise UserError(f"no config field {field}{_suggest(field, flatten(changed))}")
+        group: Any = section[leaf]
+        if isinstance(group, ConfigDict):
+            raise UserError(
+                f"config.{field} is a group; set a field of it, as --config.{field}.{next(iter(group))}=VALUE"
+            )
         section[leaf] = _parse(field, text, section[leaf])
-    validate(config)
-    return FrozenConfigDict(config)
+    validate(changed)
+    return FrozenConfigDict(changed)
 
 
 def from_json(text: str) -> Config:
