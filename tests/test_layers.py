@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from vgg_jax.layers import Dropout, conv3x3_cpu, conv_general_dilated, max_pool
+from vgg_jax.layers import Dropout, conv_cpu, conv_general_dilated, max_pool
 
 
 def reference_conv(x, kernel):
@@ -18,14 +18,15 @@ def reference_conv(x, kernel):
 SHAPES = [(8, 32, 32, 16, 8), (6, 8, 8, 32, 16), (5, 7, 5, 16, 4), (4, 1, 1, 16, 8), (3, 8, 8, 3, 16), (4, 2, 2, 24, 8)]
 
 
+@pytest.mark.parametrize("size", [3, 1])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_convolution_and_its_gradients_agree_with_xla(shape):
+def test_convolution_and_its_gradients_agree_with_xla(shape, size):
     n, h, w, c, o = shape
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (n, h, w, c))
-    kernel = jax.random.normal(keys[1], (3, 3, c, o)) / np.sqrt(9 * c)
+    kernel = jax.random.normal(keys[1], (size, size, c, o)) / np.sqrt(9 * c)
     dy = jax.random.normal(keys[2], (n, h, w, o))
-    ours, our_vjp = jax.vjp(conv3x3_cpu, x, kernel)
+    ours, our_vjp = jax.vjp(conv_cpu, x, kernel)
     theirs, their_vjp = jax.vjp(reference_conv, x, kernel)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -41,8 +42,8 @@ def test_convolution_keeps_the_dtype():
 def test_convolution_under_vmap_is_the_plain_one():
     x = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 16))
     kernels = jax.random.normal(jax.random.key(1), (2, 3, 3, 16, 8))
-    together = jax.vmap(conv3x3_cpu)(x, kernels)
-    np.testing.assert_allclose(together, jnp.stack([conv3x3_cpu(a, b) for a, b in zip(x, kernels)]), atol=1e-4)
+    together = jax.vmap(conv_cpu)(x, kernels)
+    np.testing.assert_allclose(together, jnp.stack([conv_cpu(a, b) for a, b in zip(x, kernels)]), atol=1e-4)
 
 
 def test_max_pool_and_its_gradient_agree_with_flax():

@@ -38,7 +38,15 @@ def evaluate(
     step, model, variables = load_model(workdir, checkpoint, config, len(dataset.class_names))
     forward = make_forward(model, dataset.mean, dataset.std)
     logits = predict(forward, variables, dataset.images, min(EVAL_BATCH, len(dataset)))
-    report = {"checkpoint": checkpoint, "step": step, "split": split, "images": len(dataset), **score(logits, dataset)}
+    chosen_on = None if checkpoint == "latest" else "validation" if config.data.validation_size else "test"
+    report = {
+        "checkpoint": checkpoint,
+        "chosen_on": chosen_on,
+        "step": step,
+        "split": split,
+        "images": len(dataset),
+        **score(logits, dataset),
+    }
     if flip_tta:
         mirrored = predict(forward, variables, dataset.images[:, :, ::-1], min(EVAL_BATCH, len(dataset)))
         report["flip_tta"] = metrics.scores((logits + mirrored) / 2, dataset.labels)
@@ -83,6 +91,10 @@ def text(report: dict[str, Any]) -> str:
         f"loss {report['loss']:.4f}  accuracy {report['accuracy']:.2%}  top-5 {report['top5_accuracy']:.2%}  "
         f"calibration error {report['calibration_error']:.4f}",
     ]
+    if report["chosen_on"] == report["split"]:
+        lines.append(
+            f"this checkpoint was chosen on these same {report['split']} images: only to compare with such figures"
+        )
     if tta := report.get("flip_tta"):
         lines.append(f"with flips at test time: loss {tta['loss']:.4f}  accuracy {tta['accuracy']:.2%}")
     width = max(map(len, names))

@@ -30,14 +30,16 @@ def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args, **kwargs) -> ja
 
     Returns: [N, H, W, O], of x's dtype.
     """
-    if jax.default_backend() != "cpu" or kernel.shape[:2] != (3, 3):
+    if jax.default_backend() != "cpu" or kernel.shape[:2] not in ((1, 1), (3, 3)):
         return lax.conv_general_dilated(x, kernel, *args, **kwargs)
     wide = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 products are slower than float32 ones on a CPU
-    return conv3x3_cpu(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
+    return conv_cpu(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
 
-def conv3x3_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 SAME convolution by matrix products, chosen by shape. [N,H,W,C], [3,3,C,O] -> [N,H,W,O]"""
+def conv_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """SAME convolution by matrix products, chosen by shape. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K 1 or 3"""
+    if kernel.shape[:2] == (1, 1):
+        return x @ kernel[0, 0]
     if x.shape[1:3] == (2, 2):
         return _conv_2x2_map(x, kernel)
     if x.shape[-1] < 16:
