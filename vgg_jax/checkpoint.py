@@ -22,7 +22,8 @@ class Checkpoints:
     """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it."""
 
     def __init__(self, workdir: Path):
-        self._latest = _manager(workdir / "latest", keep=2)
+        self._folder = workdir / "latest"
+        self._latest = _manager(self._folder, keep=2)
         self._best = _manager(workdir / "best", keep=1)
 
     def save_latest(self, state: TrainState) -> None:
@@ -56,11 +57,13 @@ class Checkpoints:
                 "sums": template.sums,
             },
         }
-        restored = self._latest.restore(
-            step, args=ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in abstract.items()})
-        )
+        args = ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in abstract.items()})
+        restored = _read(self._folder, self._latest, step, args)
         training = restored["training"]
         return TrainState(key=jax.random.wrap_key_data(training.pop("key")), **training, **restored["variables"])
+
+    def latest_step(self) -> int | None:
+        return self._latest.latest_step()
 
     def wait(self) -> None:
         """Until everything saved is on the disk."""
@@ -88,7 +91,15 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     template = {"batch_stats": {}} | jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     with _manager(folder, keep=None) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
-        return max(steps), model, manager.restore(max(steps), args=args)["variables"]
+        return max(steps), model, _read(folder, manager, max(steps), args)["variables"]
+
+
+def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
+    try:
+        return manager.restore(step, args=args)
+    except Exception as error:  # whatever Orbax and TensorStore say of damaged files
+        what = f"{type(error).__name__}: {str(error)[:120]}"
+        raise UserError(f"{folder / str(step)} is damaged ({what}); delete it, and the one before serves") from None
 
 
 def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:

@@ -7,11 +7,13 @@ cached in the user's cache directory.
 
 import contextlib
 import hashlib
+import http.client
 import io
 import os
+import queue
 import shutil
-import socket
 import tarfile
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +144,8 @@ def _write_cache(cached: Path, train: Arrays, test: Arrays, names: tuple[str, ..
         with open(partial, "wb") as f:
             np.savez(f, x=train[0], y=train[1], x_test=test[0], y_test=test[1], names=np.array(names))
         partial.replace(cached)
-    partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
 
 
 def _read_cache(cached: Path) -> tuple[Arrays, Arrays, tuple[str, ...]] | None:
@@ -163,8 +166,7 @@ def _download(name: str, root: Path) -> Path:
     url = f"https://{_HOST}/~kriz/{source.archive}"
     partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
-        socket.create_connection((_HOST, 443), timeout=5).close()
-        with urllib.request.urlopen(url, timeout=30) as reply:
+        with _open(url) as reply:
             target.parent.mkdir(parents=True, exist_ok=True)
             progress = Progress(int(reply.headers["Content-Length"]) >> 20, f"downloading {name}", " MiB")
             with open(partial, "wb") as f:
@@ -172,8 +174,11 @@ def _download(name: str, root: Path) -> Path:
                     f.write(block)
                     progress.update(1)
             progress.close()
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+            if partial.stat().st_size != int(reply.headers["Content-Length"]):
+                raise OSError("the connection broke")
+    except (OSError, http.client.HTTPException) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(
             f"no {name} in {root} and no way to download it ({error}). Give a prepared tfds directory "
             f"(--config.data.data_dir=DIR), the archive {source.archive} (--config.data.archive=FILE), "
@@ -181,6 +186,26 @@ def _download(name: str, root: Path) -> Path:
         ) from None
     partial.replace(target)
     return target
+
+
+def _open(url: str) -> Any:
+    """The reply to a request, or an OSError within 9 s: looking up a name has no time limit of its own."""
+    answers: queue.SimpleQueue = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=8))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=9)
+    except queue.Empty:
+        raise TimeoutError("no answer within 9 s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def prepare(name: str, archive: Path, root: Path) -> Path:
@@ -196,7 +221,7 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
     if digest != source.sha256:
         raise UserError(
             f"{archive} is not the official {source.archive}: SHA-256 {digest[:12]}... where {source.sha256[:12]}... "
-            "belongs; download it again"
+            "belongs; delete it and download it again"
         )
     members = _read_archive(archive, source)
     builder = _make_builder(name, source, members, root)
@@ -218,9 +243,11 @@ def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:
 
 def _make_builder(name: str, source: Source, members: dict[str, bytes], root: Path) -> Any:
     """The tfds builder of the same name, fed from memory and encoding PNG with Pillow."""
+    import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.image_classification import cifar as official
 
+    tfds.disable_progress_bar()
     base: Any = {"cifar10": official.Cifar10, "cifar100": official.Cifar100}[name]
 
     def examples(files: tuple[str, ...], prefix: str) -> Iterator[tuple[int, dict[str, Any]]]:

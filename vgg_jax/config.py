@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from vgg_jax.errors import UserError
 from vgg_jax.models import ACTIVATIONS, BATCH_NORM, KERNEL_INITS, STAGES
 from vgg_jax.optim import LOSSES, OPTIMIZERS, SCHEDULES
 from vgg_jax.types import Config
+
+
+class MalformedError(UserError):
+    """A config has not just the fields there are."""
+
 
 CHOICES: dict[str, Sequence[str]] = {
     "data.name": ("cifar10", "cifar100", "digits", "folder"),
@@ -58,6 +64,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.eval_epochs": (1, 10**6),
     "train.save_minutes": (0, 1e6),
 }
+# Fields that may have any value of their type.
+OTHERS = {
+    "data.data_dir", "data.archive", "data.resize", "model.batch_norm_head", "model.residual", "augment.flip",
+    "optimizer.nesterov",
+}  # fmt: skip
+WHOLE = {"model.hidden"}  # tuples of whole numbers
 
 
 def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
@@ -65,26 +77,36 @@ def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
 
     Raises: UserError for a missing file, an unknown field or a value out of range.
     """
-    file = Path(path)
-    if not file.is_file():
-        shipped = Path(__file__).parent.parent / "configs"
-        file = shipped / (file.stem + ".py")
-        if not file.is_file():
+    file, shipped = Path(path), Path(__file__).parent.parent / "configs"
+    if not os.path.isfile(file):  # which, unlike Path.is_file, takes any name
+        if str(file.parent) in (".", "configs"):
+            file = shipped / (file.stem + ".py")
+        if not os.path.isfile(file):
             names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if not p.stem.startswith("_")))
             raise UserError(f"no config file {path}; shipped ones are {names}")
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except Exception as error:
+        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}; see configs/default.py") from None
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} has no get_config(); see configs/default.py")
-    return override(module.get_config(), overrides or {})
+    if not isinstance(config, (ConfigDict, FrozenConfigDict)):
+        raise UserError(f"get_config() of {path} returns no ConfigDict; see configs/default.py")
+    try:
+        return override(config, overrides or {})
+    except MalformedError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def override(config: Config, overrides: Mapping[str, str]) -> Config:
     """A checked copy of config with {"train.epochs": "1"} applied, each value of its field's type."""
     changed: Any = ConfigDict(config.to_dict())
+    _check_fields(flatten(changed))
     for field, text in overrides.items():
         *parents, leaf = field.split(".")
         section = changed
@@ -138,7 +160,7 @@ def validate(config: Config) -> None:
     for field, (low, high) in RANGES.items():
         values = flat[field] if isinstance(flat[field], tuple) else (flat[field],)
         for value in values:
-            if isinstance(value, str) or not low <= value <= high:
+            if type(value) not in (int, float) or not low <= value <= high:
                 raise UserError(f"config.{field} must lie in [{low:g}, {high:g}], not {value!r}")
     stages, size = STAGES[flat["model.stages"]], flat["data.image_size"]
     if size % 2 ** len(stages):
@@ -149,6 +171,14 @@ def validate(config: Config) -> None:
     for field, most in (("stage", len(stages)), ("head", len(flat["model.hidden"]) + 1)):
         if len(flat[f"model.{field}_dropout"]) > most:
             raise UserError(f"config.model.{field}_dropout has more rates than the {most} places for them")
+
+
+def _check_fields(flat: Mapping[str, Any]) -> None:
+    known = set(CHOICES) | set(RANGES) | OTHERS
+    if unknown := sorted(set(flat) - known):
+        raise MalformedError(f"no config field {unknown[0]}{_suggest(unknown[0], known)}")
+    if missing := sorted(known - set(flat)):
+        raise MalformedError(f"config field {missing[0]} is missing; see configs/default.py")
 
 
 def _parse(field: str, text: str, old: Any) -> Any:
@@ -162,14 +192,15 @@ def _parse(field: str, text: str, old: Any) -> Any:
     if isinstance(old, tuple) and isinstance(value, (int, float, list)) and not isinstance(value, bool):
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    numbers = not isinstance(value, tuple) or all(type(v) in (int, float) for v in value)
+        value = float(str(value))  # inf where an int is too large
+    allowed = (int,) if field in WHOLE else (int, float)
+    numbers = not isinstance(value, tuple) or all(type(v) in allowed for v in value)
     if type(value) is not type(old) or not numbers:
         kind = {
             "bool": "True or False",
             "int": "a whole number",
             "float": "a number",
-            "tuple": "numbers, as (0.3, 0.4)",
+            "tuple": "whole numbers, as (512, 512)" if field in WHOLE else "numbers, as (0.3, 0.4)",
         }
         raise UserError(f"config.{field} takes {kind[type(old).__name__]}, not {text!r}")
     return value

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -122,7 +123,10 @@ def _folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[
             raise UserError(
                 f"no folder {part}; config.data.data_dir must hold train/<class>/*.png and test/<class>/*.png"
             )
-    classes = {s: sorted(p.name for p in (root / s).iterdir() if p.is_dir()) for s in ("train", "test")}
+    classes = {
+        s: sorted(p.name for p in (root / s).iterdir() if p.is_dir() and not p.name.startswith("."))
+        for s in ("train", "test")
+    }
     if len(classes["train"]) < 2:
         raise UserError(f"{root / 'train'} needs at least two class folders, found {len(classes['train'])}")
     if extra := sorted(set(classes["train"]) ^ set(classes["test"])):
@@ -138,7 +142,8 @@ def _folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
+    visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))  # macOS leaves ._name.png
+    found = [p for p in visible if p.suffix.lower() in PICTURES and p.is_file()]
     if not found:
         raise UserError(f"no pictures ({', '.join(PICTURES)}) in class folder {folder}")
     return found
@@ -158,10 +163,15 @@ def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.nd
     Raises: UserError naming a file that is unreadable or, without resize, of another size.
     """
     try:
-        with Image.open(file) as picture:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(file, formats=("PNG", "JPEG")) as picture,
+        ):
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{file} is {width}x{height}, over the limit of {MAX_PIXELS} pixels")
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
             rgb = picture.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"no picture {file}") from None

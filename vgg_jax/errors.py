@@ -1,6 +1,7 @@
 """How a command ends: a user's mistake in one line, a bug with its traceback."""
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -8,7 +9,10 @@ from collections.abc import Callable, Sequence
 
 # Conventional exit codes: 2 for a mistake, 128 + signal number for a stop.
 MISTAKE = 2
-_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 class UserError(Exception):
@@ -26,6 +30,9 @@ class Stopped(Exception):
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Call main(argv), turn what ends it into a line on stderr and an exit code."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and Orbax chat at lower levels
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no mistake
     try:
         main(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -38,6 +38,8 @@ def evaluate(
     step, model, variables = load_model(workdir, checkpoint, config, len(dataset.class_names))
     forward = make_forward(model, dataset.mean, dataset.std)
     logits = predict(forward, variables, dataset.images, min(EVAL_BATCH, len(dataset)))
+    if not np.isfinite(logits).all():
+        raise UserError(f"step {step} of {workdir} had diverged: its outputs are not finite; try --checkpoint best")
     chosen_on = None if checkpoint == "latest" else "validation" if config.data.validation_size else "test"
     report = {
         "checkpoint": checkpoint,

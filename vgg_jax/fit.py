@@ -50,14 +50,15 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, An
             f"config.train.batch_size={config.train.batch_size} is larger than the {len(train)} training images"
         )
     recipe = make_recipe(config, len(train.class_names), len(train))
-    state = jax.jit(lambda: init_state(recipe, config.seed, config.data.image_size))()
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
+    with _stop_signals() as stop, contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        state = jax.jit(lambda: init_state(recipe, config.seed, config.data.image_size))()
         state = checkpoints.restore_latest(state) or state
         if state.step == recipe.total_steps and (summary := rundir.read_summary(workdir)):
             print("already finished")
             return summary
         with contextlib.closing(Log(workdir, int(state.step))) as log:
-            return _Run(config, data, workdir, recipe, checkpoints, log).train(state)
+            return _Run(config, data, workdir, recipe, checkpoints, log).train(state, stop)
 
 
 class _Run:
@@ -74,7 +75,7 @@ class _Run:
         self.watch = _Stopwatch(log.records[-1]["seconds"] if log.records else 0.0)
         self.last_save = time.monotonic()
 
-    def train(self, state: TrainState) -> dict[str, Any]:
+    def train(self, state: TrainState, stop: list[int]) -> dict[str, Any]:
         step, total, per_epoch = int(state.step), self.recipe.total_steps, self.recipe.steps_per_epoch
         images = {"image": self.data["train"].images, "label": self.data["train"].labels}
         on_device = jax.device_put(images)
@@ -83,7 +84,7 @@ class _Run:
         print(f"{'resumed' if step else 'started'} at step {step} of {total}, compiling", flush=True)
         run_chunk = self._compile(state, on_device)
         chunk = 1
-        with contextlib.closing(Progress(total, "training", " steps", step)) as progress, _stop_signals() as stop:
+        with contextlib.closing(Progress(total, "training", " steps", step)) as progress:
             while step < total and not stop:
                 n = min(chunk, per_epoch - step % per_epoch)
                 with self.watch("train") as lap:
@@ -123,10 +124,11 @@ class _Run:
             self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
 
     def _diverged(self, what: str) -> None:
-        raise UserError(
-            f"{what}; the last good checkpoint in {self.workdir} is kept. "
-            "Try a lower --config.optimizer.learning_rate in another --workdir"
+        step = self.checkpoints.latest_step()
+        saved = (
+            f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
         )
+        raise UserError(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
 
     def _note(self, step: int, sums: dict[str, Any], steps_per_second: float) -> str:
         count = max(sums["count"], 1)
@@ -150,6 +152,8 @@ class _Run:
                 if len(self.data[split]):
                     record |= self._evaluate(state, split)
         record |= {"images_per_second": self.watch.speed(), "seconds": self.watch.total()}
+        if not all(math.isfinite(value) for value in record.values()):
+            self._diverged(f"a loss is not finite after step {step}")
         self.log.write(record)
         if record[self.criterion] > self.best:
             self.best = record[self.criterion]

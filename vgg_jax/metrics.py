@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from vgg_jax.errors import UserError
+
 Record = dict[str, Any]
 # The only fields of a record that differ between a run and its repetition.
 TIMING = ("images_per_second", "seconds")
@@ -41,11 +43,16 @@ def read(workdir: Path) -> list[Record]:
     """The records of metrics.jsonl; a last line cut short by a crash is left out."""
     file = workdir / "metrics.jsonl"
     records = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+            record["step"] += 0
+        except (ValueError, TypeError, KeyError):
+            if number == len(lines):
+                break
+            raise UserError(f"{file} is damaged at line {number}; delete that line to go on") from None
+        records.append(record)
     return records
 
 
@@ -106,6 +113,8 @@ def protocols(records: Sequence[Record]) -> dict[str, Record | None]:
     def pick(record: Record) -> Record:
         return {k: record[k] for k in ("step", "epoch", "test_accuracy", "test_loss")}
 
+    if not records:
+        return dict.fromkeys(("final", "best_test", "selected"))
     validated = [r for r in records if "validation_accuracy" in r]
     return {
         "final": pick(records[-1]),

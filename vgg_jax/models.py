@@ -86,7 +86,7 @@ class VGG(nn.Module):
         x = x.astype(self.dtype)
         for s, widths in enumerate(STAGES[self.stages], 1):
             for i, features in enumerate(widths, 1):
-                x = self._block(x, round(features * self.width), f"{s}_{i}", train)
+                x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train)
                 if i < len(widths):
                     x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
             x = max_pool(x)

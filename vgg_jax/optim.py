@@ -29,7 +29,7 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
         drops = {round((i + 1) * c.decay_epochs * steps_per_epoch): c.decay_rate for i in range(count)}
     elif c.name == "milestones":
         drops = {round(epoch * steps_per_epoch): c.decay_rate for epoch in c.milestones}
-    boundaries = jnp.array(sorted(drops), jnp.int32)
+    boundaries = jnp.array(sorted(min(step, 2**31 - 1) for step in drops), jnp.int32)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         rate = peak * c.decay_rate ** jnp.sum(step >= boundaries)

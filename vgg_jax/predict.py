@@ -14,13 +14,13 @@ from vgg_jax.train import make_forward, predict
 
 
 def main(argv: Sequence[str]) -> None:
-    given, _ = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__ or "", {
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
         "--workdir": {"required": True, "help": "a run directory"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
     })  # fmt: skip
     workdir = Path(given.workdir)
-    config, facts = rundir.read_run(workdir)
+    config, facts = rundir.read_run(workdir, overrides)
     names = facts["class_names"]
     images = np.stack([data.read_picture(file, config.data.image_size, resize=True) for file in given.pictures])
     _, model, variables = load_model(workdir, given.checkpoint, config, len(names))

@@ -28,7 +28,11 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
     Raises: UserError listing what differs.
     """
     facts = describe(data)
-    if (workdir / "config.json").exists():
+    if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
+        raise UserError(
+            f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
+        )
+    if os.path.exists(workdir / "config.json"):
         old_config, old_facts = read_run(workdir)
         old, new = configs.flatten(old_config), configs.flatten(config)
         differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
@@ -38,9 +42,14 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         if old_facts["fingerprint"] != facts["fingerprint"]:
             raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
         return
-    if workdir.exists() and not workdir.is_dir():
+    if os.path.isfile(workdir):
         raise UserError(f"{workdir} is a file; give another --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot make {workdir} ({getattr(error, 'strerror', error)}); give another --workdir"
+        ) from None
     if not os.access(workdir, os.W_OK):
         raise UserError(f"cannot write to {workdir}; give another --workdir")
     _write(workdir / "run.json", json.dumps(facts | origin(), indent=2) + "\n")
@@ -58,11 +67,15 @@ def read_run(workdir: Path, overrides: Mapping[str, str] = MappingProxyType({}))
                 f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_FREE))} can change"
             )
     try:
-        config = configs.from_json((workdir / "config.json").read_text())
-        return configs.override(config, overrides), json.loads((workdir / "run.json").read_text())
+        config = configs.override(configs.from_json((workdir / "config.json").read_text()), overrides)
+        facts = json.loads((workdir / "run.json").read_text())
+        missing = {"class_names", "mean", "std", "fingerprint"} - set(facts)
+        if missing or set(facts["fingerprint"]) != {"train", "validation", "test"}:
+            raise ValueError("fields are missing")
+        return config, facts
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, configs.MalformedError) as error:
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 
 
@@ -108,8 +121,10 @@ def device() -> str:
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """What a finished run wrote; None before that."""
-    file = workdir / "summary.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    try:
+        return json.loads((workdir / "summary.json").read_text())
+    except (FileNotFoundError, ValueError):  # it can be made again
+        return None
 
 
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
