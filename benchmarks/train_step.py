@@ -95,13 +95,16 @@ def stock_flax(config: Any) -> Callable[[], float]:
 
 
 def pytorch(config: Any, channels_last: bool = False) -> Callable[[], float]:
-    """The same network and optimizer in eager PyTorch on all cores this process may use."""
+    """The same network and SGD in eager PyTorch on all cores this process may use."""
     import torch
 
     from vgg_jax.models import STAGES
 
+    c, o = config.model, config.optimizer
+    if c.residual or c.batch_norm == "after" or c.activation != "relu" or o.name != "sgd":
+        raise errors.UserError("the PyTorch side knows only conv-BatchNorm-ReLU networks and SGD")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    nn, c, layers, channels = torch.nn, config.model, [], 3
+    nn, layers, channels = torch.nn, [], 3
     for s, widths in enumerate(STAGES[c.stages]):
         for i, width in enumerate(widths, 1):
             layers.append(nn.Conv2d(channels, round(width * c.width), 3, padding=1))
@@ -121,9 +124,9 @@ def pytorch(config: Any, channels_last: bool = False) -> Callable[[], float]:
         )
         layers.append(nn.ReLU(inplace=True))
         features = hidden
-    layers += [nn.Dropout(c.head_dropout[len(c.hidden)])] if len(c.head_dropout) > len(c.hidden) else []
+    layers += [nn.Dropout(c.head_dropout[len(c.hidden)])] if c.head_dropout else []
     model = nn.Sequential(*layers, nn.Linear(features, 10))
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(model.parameters(), o.learning_rate, o.momentum, 0, o.weight_decay, o.nesterov)
     images, labels = _batch(config.train.batch_size)
     x, y = torch.tensor(images.transpose(0, 3, 1, 2).copy()), torch.tensor(labels).long()
     if channels_last:

@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     model.batch_norm_head = True  # also after each hidden dense layer
     model.batch_norm_epsilon = 1e-3  # added to the variance
     model.batch_norm_momentum = 0.9  # of the old running statistics (0.1 in PyTorch's convention)
-    model.stage_dropout = ()  # a rate per stage, after every convolution but the stage's last
-    model.head_dropout = ()  # a rate per dense layer, on its input
+    model.stage_dropout = ()  # none or a rate per stage, after every convolution but the stage's last
+    model.head_dropout = ()  # none or a rate per dense layer, on its input
     model.residual = False  # every convolution becomes a residual block of two
     model.activation = "relu"  # relu | leaky_relu (slope 0.1) | gelu | silu
     model.kernel_init = "msr"  # msr | he_normal | xavier_normal | kaiming_leaky
@@ -57,14 +57,14 @@ def get_config() -> ConfigDict:
 
     config.schedule = schedule = ConfigDict()
     schedule.name = "step"  # constant | step | milestones | cosine | one_cycle
-    schedule.warmup_epochs = 0.0  # linear from 0, before any of them but one_cycle
+    schedule.warmup_epochs = 0.0  # linear from 0, in any of them but one_cycle
     schedule.decay_rate = 0.5  # step, milestones: factor at each drop
     schedule.decay_epochs = 25.0  # step: epochs between drops
     schedule.milestones = ()  # milestones: the epochs of the drops
     schedule.peak = 0.3  # one_cycle: where the peak lies, as a fraction of the run
 
     config.train = train = ConfigDict()
-    train.batch_size = 128  # images a step, over all devices; the last partial batch is dropped
+    train.batch_size = 128  # images a step; the last partial batch of an epoch is dropped
     train.epochs = 300  # passes over the training images
     train.eval_epochs = 1  # epochs between evaluations, which are the log points
     train.save_minutes = 5.0  # minutes between checkpoints; also saved at the end and when stopped

@@ -4,11 +4,14 @@ import ast
 import json
 import re
 
+import numpy as np
 import pytest
 from small import ROOT, config, flags, write_folder
 
-from vgg_jax import config as configs, main
+from vgg_jax import config as configs, main, rundir
+from vgg_jax.checkpoint import load_model
 from vgg_jax.metrics import read
+from vgg_jax.train import init_state, make_recipe
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
 
@@ -24,12 +27,16 @@ def test_every_config_trains_a_step(name, tmp_path):
             "--workdir",
             str(run),
             "--config.train.epochs=1",
+            "--config.schedule.warmup_epochs=0",
             *flags(small),
         ]
     )
     (record,) = read(run)
     assert record["step"] == 1
-    assert record["train_loss"] > 0
+    assert record["train_loss"] > 0 and record["learning_rate"] > 0
+    _, _, trained = load_model(run, "latest", rundir.read_run(run)[0], 2)
+    state = init_state(make_recipe(config(name, {}), 2, 16), 0)
+    assert not np.array_equal(trained["params"]["logits"]["kernel"], state.params["logits"]["kernel"])
     assert json.loads((run / "summary.json").read_text())["protocols"]["final"]["step"] == 1
     assert (run / "curves.png").stat().st_size > 1000
     assert (run / "samples.png").stat().st_size > 1000

@@ -9,7 +9,7 @@ from small import config, write_folder
 
 from vgg_jax.data import load, read_picture, statistics
 
-CIFAR = os.environ.get("CIFAR10_DIR", "../shared/tensorflow_datasets")
+CIFAR = os.environ.get("CIFAR10_DIR", "")  # a prepared tfds directory, to test on the real data
 
 
 def digits(**fields):
@@ -94,7 +94,7 @@ def test_resize_scales_and_crops_the_centre(tmp_path):
     assert (pixels[:, 2:-2] == (0, 0, 255)).all()  # the red sides are cut off
 
 
-@pytest.mark.skipif(not os.path.isdir(f"{CIFAR}/cifar10"), reason="no CIFAR-10; CIFAR10_DIR says where it is")
+@pytest.mark.skipif(not os.path.isdir(f"{CIFAR}/cifar10"), reason="CIFAR10_DIR names no tfds directory with cifar10")
 def test_real_cifar10():
     data = load(config("default", {}, data__data_dir=CIFAR).data)
     train, test = data["train"], data["test"]

@@ -36,7 +36,7 @@ def test_latest_is_the_final_record_and_best_the_selected_one(run):
     assert latest["accuracy"] == pytest.approx(protocols["final"]["test_accuracy"])
     assert best["step"] == protocols["selected"]["step"]
     assert best["accuracy"] == pytest.approx(protocols["selected"]["test_accuracy"])
-    assert latest["loss"] == pytest.approx(read(run)[-1]["test_loss"], rel=1e-4)
+    assert latest["cross_entropy"] == pytest.approx(read(run)[-1]["test_loss"], rel=1e-4)
     assert latest["accuracy"] > 0.5
     assert "flip_tta" in latest and "flip_tta" not in best
 

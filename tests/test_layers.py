@@ -34,6 +34,17 @@ def test_convolution_and_its_gradients_agree_with_xla(shape, size):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(other).max()))
 
 
+def test_convolution_can_be_differentiated_twice():
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 16))
+    kernel, direction = jax.random.normal(jax.random.key(1), (2, 3, 3, 16, 8)) / 12
+
+    def hessian_vector(conv):
+        return jax.jvp(jax.grad(lambda k: jnp.sum(jnp.sin(conv(x, k)))), (kernel,), (direction,))[1]
+
+    ours, theirs = hessian_vector(conv_cpu), hessian_vector(reference_conv)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(jnp.abs(theirs).max()))
+
+
 def test_convolution_keeps_the_dtype():
     x, kernel = jnp.ones((2, 4, 4, 16), jnp.bfloat16), jnp.ones((3, 3, 16, 8), jnp.bfloat16)
     assert conv_general_dilated(x, kernel, (1, 1), "SAME").dtype == jnp.bfloat16

@@ -14,7 +14,7 @@ LABELS = np.array([0, 1, 0, 1])
 def test_scores_by_hand():
     got = metrics.scores(LOGITS, LABELS)
     assert got["accuracy"] == 0.5
-    assert got["loss"] == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.3]).mean())
+    assert got["cross_entropy"] == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.3]).mean())
     assert got["top5_accuracy"] == 1.0
     ranks = np.tile(-np.arange(10.0), (10, 1))
     assert metrics.scores(ranks, np.arange(10))["top5_accuracy"] == 0.5

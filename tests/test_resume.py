@@ -39,20 +39,20 @@ def log(run):
     return Path(f"{run}.log").read_text()
 
 
-def saved_steps(run):
-    folder = run / "latest"
+def saved_steps(run, kind="latest"):
+    folder = run / kind
     return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
 
 
 def contents(run):
-    """Every array of the last checkpoint, by path."""
-    step = max(saved_steps(run))
+    """Every array of the last checkpoint and of the best one, by path."""
     found = {}
-    for item in ("variables", "training"):
+    for kind, item in (("latest", "variables"), ("latest", "training"), ("best", "variables")):
+        step = max(saved_steps(run, kind))
         with warnings.catch_warnings(action="ignore"):  # of restoring without saying onto which devices
-            tree = ocp.PyTreeCheckpointer().restore(run.absolute() / "latest" / str(step) / item)
+            tree = ocp.PyTreeCheckpointer().restore(run.absolute() / kind / str(step) / item)
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            found[f"{item}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+            found[f"{kind}/{item}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
     return found
 
 

@@ -24,41 +24,27 @@ class Checkpoints:
     def __init__(self, workdir: Path):
         self._folder = workdir / "latest"
         self._latest = _manager(self._folder, keep=2)
-        self._best = _manager(workdir / "best", keep=1)
+        self._best = _manager(workdir / "best", keep=2)
 
     def save_latest(self, state: TrainState) -> None:
-        step = int(state.step)
-        if self._latest.latest_step() == step:
-            return
-        training = {
-            "step": state.step,
-            "key": jax.random.key_data(state.key),
-            "opt_state": state.opt_state,
-            "sums": state.sums,
-        }
-        items = {"variables": state.variables, "training": training}
-        self._latest.save(step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}))
+        if self._latest.latest_step() != int(state.step):
+            args = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+            self._latest.save(int(state.step), args=ocp.args.Composite(**args))
 
     def save_best(self, step: int, variables: Any) -> None:
-        if step not in self._best.all_steps():
-            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+        """On the disk when it returns, so that no later `save_latest` can get ahead of it."""
+        self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+        self._best.wait_until_finished()
 
     def restore_latest(self, template: TrainState) -> TrainState | None:
         """The newest state, in the shape of template; None when there is none."""
         step = self._latest.latest_step()
+        for ahead in [s for s in self._best.all_steps() if s > (step or 0)]:  # a crash came between best and latest
+            self._best.delete(ahead)
         if step is None:
             return None
-        abstract = {
-            "variables": template.variables,
-            "training": {
-                "step": template.step,
-                "key": jax.random.key_data(template.key),
-                "opt_state": template.opt_state,
-                "sums": template.sums,
-            },
-        }
-        args = ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in abstract.items()})
-        restored = _read(self._folder, self._latest, step, args)
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(template).items()}
+        restored = _read(self._folder, self._latest, step, ocp.args.Composite(**args))
         training = restored["training"]
         return TrainState(key=jax.random.wrap_key_data(training.pop("key")), **training, **restored["variables"])
 
@@ -92,6 +78,12 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     with _manager(folder, keep=None) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
         return max(steps), model, _read(folder, manager, max(steps), args)["variables"]
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds: the variables, which suffice to evaluate, and the rest of the state."""
+    training = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
+    return {"variables": state.variables, "training": training | {"key": jax.random.key_data(state.key)}}
 
 
 def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) -> Any:

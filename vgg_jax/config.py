@@ -56,7 +56,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.weight_decay": (0, 1e3),
     "schedule.warmup_epochs": (0, 1e6),
     "schedule.decay_rate": (0, 1),
-    "schedule.decay_epochs": (1e-6, 1e9),
+    "schedule.decay_epochs": (0.01, 1e9),
     "schedule.milestones": (0, 1e9),
     "schedule.peak": (0.001, 0.999),
     "train.batch_size": (1, 2**20),
@@ -168,9 +168,17 @@ def validate(config: Config) -> None:
             f"config.data.image_size={size} cannot be halved by the {len(stages)} pools of stages "
             f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
         )
-    for field, most in (("stage", len(stages)), ("head", len(flat["model.hidden"]) + 1)):
-        if len(flat[f"model.{field}_dropout"]) > most:
-            raise UserError(f"config.model.{field}_dropout has more rates than the {most} places for them")
+    if flat["schedule.warmup_epochs"] >= flat["train.epochs"] and flat["schedule.name"] != "one_cycle":
+        raise UserError(
+            f"config.schedule.warmup_epochs={flat['schedule.warmup_epochs']:g} leaves nothing of "
+            f"config.train.epochs={flat['train.epochs']}; lower the first or raise the second"
+        )
+    places = (("stage", "stage", len(stages)), ("head", "dense layer", len(flat["model.hidden"]) + 1))
+    for field, field_name, most in places:
+        if len(flat[f"model.{field}_dropout"]) not in (0, most):
+            raise UserError(
+                f"config.model.{field}_dropout takes no rates or {most}, one for each {field_name}; 0 drops nothing"
+            )
 
 
 def _check_fields(flat: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vgg_jax import cifar
 from vgg_jax.errors import UserError
@@ -58,15 +58,15 @@ def load(config: Config) -> dict[str, Dataset]:
     Raises: UserError when the source is missing, damaged or too small.
     """
     if config.name in cifar.SOURCES:
-        train, test, names = cifar.load(config.name, config.data_dir, config.archive)
         if config.image_size != 32:
             raise UserError(
                 f"{config.name} is 32x32; config.data.image_size={config.image_size} needs the folder source"
             )
+        train, test, names = cifar.load(config.name, config.data_dir, config.archive)
     elif config.name == "digits":
         train, test, names = _digits(config.image_size)
     else:
-        train, test, names = _folder(Path(config.data_dir), config.image_size, config.resize)
+        train, test, names = _folder(Path(config.data_dir).expanduser(), config.image_size, config.resize)
     held_out, kept = _draw(len(train[1]), config)
     training = (train[0][kept], train[1][kept]) if kept is not None else train
     mean, std = statistics(training[0])
@@ -172,7 +172,8 @@ def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.nd
                 raise UserError(f"{file} is {width}x{height}, over the limit of {MAX_PIXELS} pixels")
             if picture.mode.startswith(("I", "F")):
                 raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
-            rgb = picture.convert("RGB")
+            rgb = ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it
+            width, height = rgb.size
     except FileNotFoundError:
         raise UserError(f"no picture {file}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -9,7 +9,7 @@ from vgg_jax import config as configs, errors, flags
 from vgg_jax.models import VGG, LayerCount, count
 from vgg_jax.types import Config
 
-CLASSES = {"cifar100": 100}  # where the data set is not at hand to ask; 10 otherwise
+CLASSES = {"cifar100": 100}  # the data set is not asked; 10 otherwise, as in CIFAR-10
 
 
 def layers(config: Config, num_classes: int) -> list[LayerCount]:

@@ -36,7 +36,7 @@ def evaluate(
             "--config.data.data_dir=DIR says where the right ones are"
         )
     step, model, variables = load_model(workdir, checkpoint, config, len(dataset.class_names))
-    forward = make_forward(model, dataset.mean, dataset.std)
+    forward = make_forward(model, facts["mean"], facts["std"])
     logits = predict(forward, variables, dataset.images, min(EVAL_BATCH, len(dataset)))
     if not np.isfinite(logits).all():
         raise UserError(f"step {step} of {workdir} had diverged: its outputs are not finite; try --checkpoint best")
@@ -82,7 +82,7 @@ def _draw(logits: np.ndarray, dataset: Dataset, report: dict[str, Any], folder: 
     worst = wrong[np.argsort(-probability[wrong, taken[wrong]])][:32]
     names = dataset.class_names
     titles = [f"{names[taken[i]]} {probability[i, taken[i]]:.0%}\nis {names[dataset.labels[i]]}" for i in worst]
-    plots.mistakes(dataset.images[worst], titles, folder / f"{name}_mistakes.png")
+    plots.gallery(dataset.images[worst], titles, folder / f"{name}_mistakes.png")
 
 
 def text(report: dict[str, Any]) -> str:
@@ -90,15 +90,17 @@ def text(report: dict[str, Any]) -> str:
     names = list(report["per_class_accuracy"])
     lines = [
         f"{report['checkpoint']} checkpoint (step {report['step']}) on {report['images']:,} {report['split']} images",
-        f"loss {report['loss']:.4f}  accuracy {report['accuracy']:.2%}  top-5 {report['top5_accuracy']:.2%}  "
-        f"calibration error {report['calibration_error']:.4f}",
+        f"cross-entropy {report['cross_entropy']:.4f}  accuracy {report['accuracy']:.2%}  "
+        f"top-5 {report['top5_accuracy']:.2%}  calibration error {report['calibration_error']:.4f}",
     ]
     if report["chosen_on"] == report["split"]:
         lines.append(
             f"this checkpoint was chosen on these same {report['split']} images: only to compare with such figures"
         )
     if tta := report.get("flip_tta"):
-        lines.append(f"with flips at test time: loss {tta['loss']:.4f}  accuracy {tta['accuracy']:.2%}")
+        lines.append(
+            f"with flips at test time: cross-entropy {tta['cross_entropy']:.4f}  accuracy {tta['accuracy']:.2%}"
+        )
     width = max(map(len, names))
     wide = len(names) <= 20
     cell = max(5, len(str(max(map(max, report["confusion"]))))) + 1

@@ -4,7 +4,6 @@ import contextlib
 import math
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from vgg_jax.data import Dataset
 from vgg_jax.errors import Stopped, UserError
 from vgg_jax.metrics import Log, Record, protocols, scores
 from vgg_jax.models import count
-from vgg_jax.progress import Progress, clock
+from vgg_jax.progress import Progress, Stopwatch, clock
 from vgg_jax.train import (
     EVAL_BATCH,
     Recipe,
@@ -41,14 +40,10 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, An
     """Train to the end, from the newest checkpoint if there is one; returns the summary.
 
     Raises:
-      UserError: batch larger than the data set, loss not finite.
+      UserError: the loss is not finite.
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
     train = data["train"]
-    if config.train.batch_size > len(train):
-        raise UserError(
-            f"config.train.batch_size={config.train.batch_size} is larger than the {len(train)} training images"
-        )
     recipe = make_recipe(config, len(train.class_names), len(train))
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
     with _stop_signals() as stop, contextlib.closing(Checkpoints(workdir)) as checkpoints:
@@ -72,7 +67,7 @@ class _Run:
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.best = max((r[self.criterion] for r in log.records), default=-1.0)
         self.unsaved_best: tuple[int, Any] | None = None
-        self.watch = _Stopwatch(log.records[-1]["seconds"] if log.records else 0.0)
+        self.watch = Stopwatch(log.records[-1]["seconds"] if log.records else 0.0)
         self.last_save = time.monotonic()
 
     def train(self, state: TrainState, stop: list[int]) -> dict[str, Any]:
@@ -131,10 +126,10 @@ class _Run:
         raise UserError(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
 
     def _note(self, step: int, sums: dict[str, Any], steps_per_second: float) -> str:
-        count = max(sums["count"], 1)
+        examples = max(sums["count"], 1)
         return (
             f"epoch {step / self.recipe.steps_per_epoch:.2f}/{self.config.train.epochs}  "
-            f"loss {sums['loss'] / count:.4f}  accuracy {sums['correct'] / count:.2%}  "
+            f"loss {sums['loss'] / examples:.4f}  accuracy {sums['correct'] / examples:.2%}  "
             f"{steps_per_second * self.config.train.batch_size:,.0f} images/s"
         )
 
@@ -197,47 +192,16 @@ class _Run:
 
     def _summarise(self) -> dict[str, Any]:
         rows = count(self.recipe.model, self.config.data.image_size)
-        steps = {k: round(v, 2) for k, v in self.watch.spent.items()}
         summary = {
             "protocols": protocols(self.log.records),
             "parameters": sum(row.parameters for row in rows),
             "multiply_adds": sum(row.multiply_adds for row in rows),
             "seconds": self.watch.total(),
-            "last_session_seconds": steps,
+            "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in self.watch.spent.items()},
             "device": rundir.device(),
         }
         rundir.write_summary(self.workdir, summary)
         return summary
-
-
-class _Lap:
-    seconds = math.nan
-
-
-class _Stopwatch:
-    """Seconds by phase of this session, and in all with those of earlier ones."""
-
-    def __init__(self, earlier: float):
-        self._earlier, self._begun = earlier, time.monotonic()
-        self.spent: dict[str, float] = defaultdict(float)
-        self.images = 0  # trained on since the last call of speed
-        self._spoken = 0.0
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[_Lap]:
-        lap, begun = _Lap(), time.monotonic()
-        yield lap
-        lap.seconds = max(time.monotonic() - begun, 1e-9)
-        self.spent[phase] += lap.seconds
-
-    def speed(self) -> float:
-        """Images a second of training since the last call, evaluation and the rest left out."""
-        seconds, self._spoken = self.spent["train"] - self._spoken, self.spent["train"]
-        images, self.images = self.images, 0
-        return round(images / seconds, 1)
-
-    def total(self) -> float:
-        return round(self._earlier + time.monotonic() - self._begun, 2)
 
 
 @jax.jit

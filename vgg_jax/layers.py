@@ -6,15 +6,12 @@ gradients inside a loop), so there the 3x3 convolution is written as matrix prod
 Winograd's minimal filtering, im2col for few channels, one dense product for 2x2 maps.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
 # Winograd F(2x2, 3x3) turns kernels [3, 3] into [4, 4] by G k G^T (Lavin & Gray 2015, eq. 8).
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 # Rows of each matrix product: large enough for the BLAS, small enough to stay in the L2 cache.
@@ -26,7 +23,7 @@ def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args, **kwargs) -> ja
 
     Args:
       x: [N, H, W, C].
-      kernel: [K, K, C, O] with K in (1, 2, 3).
+      kernel: [K, K, C, O]; K = 1 and K = 3 have a path of their own on a CPU.
 
     Returns: [N, H, W, O], of x's dtype.
     """
@@ -63,17 +60,16 @@ def _conv_im2col(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.concatenate(columns, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-@jax.custom_vjp
-def _conv_winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     taps = _winograd_kernel(kernel)
     return lax.map(lambda tile: _winograd_tile(tile, taps), _tiles(x)).reshape(*x.shape[:3], -1)
 
 
-def _conv_winograd_fwd(x, kernel):
-    return _conv_winograd(x, kernel), (x, kernel)
+def _winograd_fwd(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _winograd(x, kernel), (x, kernel)  # the plain function, so that this can be differentiated again
 
 
-def _conv_winograd_bwd(saved, dy):
+def _winograd_bwd(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both gradients in Winograd's domain, tile by tile, so that each tile of dy is read once."""
     x, kernel = saved
     flipped = _winograd_kernel(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
@@ -89,13 +85,15 @@ def _conv_winograd_bwd(saved, dy):
     return dx.reshape(x.shape), dkernel
 
 
-_conv_winograd.defvjp(_conv_winograd_fwd, _conv_winograd_bwd)
+_conv_winograd = jax.custom_vjp(_winograd)
+_conv_winograd.defvjp(_winograd_fwd, _winograd_bwd)
 
 
 def _tiles(x: jax.Array) -> jax.Array:
     """[N, H, W, C] -> [T, N/T, H, W, C], about _WINOGRAD_ROWS 2x2 patches in each of the T tiles."""
     n, h, w, _ = x.shape
-    size = math.gcd(n, max(1, _WINOGRAD_ROWS // (((h + 1) // 2) * ((w + 1) // 2))))
+    most = max(1, _WINOGRAD_ROWS // (((h + 1) // 2) * ((w + 1) // 2)))
+    size = max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
     return x.reshape(n // size, size, *x.shape[1:])
 
 

@@ -68,7 +68,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     better = (logits > truth[:, None]).sum(-1)
     probability = softmax(logits)[np.arange(len(labels)), labels]
     return {
-        "loss": float(-np.log(np.maximum(probability, 1e-300)).mean()),
+        "cross_entropy": float(-np.log(np.maximum(probability, 1e-300)).mean()),
         "accuracy": float((logits.argmax(-1) == labels).mean()),
         "top5_accuracy": float((better < 5).mean()),
     }

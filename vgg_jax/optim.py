@@ -22,18 +22,18 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     if c.name == "one_cycle":
         return optax.cosine_onecycle_schedule(total, peak, c.peak)
     if c.name == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(total, warmup + 1))
-    drops: dict[int, float] = {}
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total)
+    drops: list[int] = []
     if c.name == "step":
         count = int(config.train.epochs / c.decay_epochs)
-        drops = {round((i + 1) * c.decay_epochs * steps_per_epoch): c.decay_rate for i in range(count)}
+        drops = [round((i + 1) * c.decay_epochs * steps_per_epoch) for i in range(count)]
     elif c.name == "milestones":
-        drops = {round(epoch * steps_per_epoch): c.decay_rate for epoch in c.milestones}
+        drops = [round(epoch * steps_per_epoch) for epoch in c.milestones]
     boundaries = jnp.array(sorted(min(step, 2**31 - 1) for step in drops), jnp.int32)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         rate = peak * c.decay_rate ** jnp.sum(step >= boundaries)
-        return rate * jnp.minimum(1.0, (step + 1) / warmup) if warmup else rate
+        return rate * jnp.minimum(1.0, step / warmup) if warmup else rate
 
     return schedule
 

@@ -50,15 +50,11 @@ def _drops(records: Sequence[dict[str, Any]]) -> list[int]:
 def samples(images: Any, titles: Sequence[str], dataset: Dataset, file: Path) -> None:
     """A grid of normalised images [N, H, W, 3] as the network sees them, with their labels."""
     pixels = np.asarray(images) * np.asarray(dataset.std, np.float32) + np.asarray(dataset.mean, np.float32)
-    _gallery(np.clip(pixels, 0, 1), titles, file)
+    gallery(np.clip(pixels, 0, 1), titles, file)
 
 
-def mistakes(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
-    """A grid of uint8 images [N, H, W, 3] with what the network took them for."""
-    _gallery(images, titles, file)
-
-
-def _gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
+def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
+    """A grid of images [N, H, W, 3], uint8 or in [0, 1], with a title each."""
     columns = 8
     rows = max(1, -(-len(images) // columns))
     figure, axes = plt.subplots(

@@ -1,7 +1,11 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log file."""
+"""Progress and time of long work: a bar on a terminal, plain lines in a log file."""
 
+import contextlib
+import math
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -46,6 +50,38 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Lap:
+    """Seconds of one phase, once it is over."""
+
+    seconds = math.nan
+
+
+class Stopwatch:
+    """Seconds by phase of this session, and in all with those of earlier ones."""
+
+    def __init__(self, earlier: float):
+        self._earlier, self._begun = earlier, time.monotonic()
+        self.spent: dict[str, float] = defaultdict(float)
+        self.images = 0  # trained on since the last call of speed
+        self._spoken = 0.0
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[Lap]:
+        lap, begun = Lap(), time.monotonic()
+        yield lap
+        lap.seconds = max(time.monotonic() - begun, 1e-9)
+        self.spent[phase] += lap.seconds
+
+    def speed(self) -> float:
+        """Images a second of training since the last call, evaluation and the rest left out."""
+        seconds, self._spoken = self.spent["train"] - self._spoken, self.spent["train"]
+        images, self.images = self.images, 0
+        return round(images / seconds, 1)
+
+    def total(self) -> float:
+        return round(self._earlier + time.monotonic() - self._begun, 2)
 
 
 def clock(seconds: float) -> str:

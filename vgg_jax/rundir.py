@@ -25,9 +25,13 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
     """Make the directory of a new run, or check that an old one is of the same config and data.
 
-    Raises: UserError listing what differs.
+    Raises: UserError listing what differs, or when a batch is larger than the data set.
     """
     facts = describe(data)
+    if config.train.batch_size > len(data["train"]):
+        raise UserError(
+            f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"
+        )
     if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
         raise UserError(
             f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
@@ -109,14 +113,10 @@ def origin() -> dict[str, Any]:
 
 
 def device() -> str:
-    """'1 x NVIDIA H100' or '1 x cpu (2 cores)'"""
-    devices = jax.devices()
-    cores = (
-        f" ({len(os.sched_getaffinity(0))} cores)"
-        if devices[0].platform == "cpu" and hasattr(os, "sched_getaffinity")
-        else ""
-    )
-    return f"{len(devices)} x {devices[0].device_kind}{cores}"
+    """The device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
+    first = jax.devices()[0]
+    known = first.platform == "cpu" and hasattr(os, "sched_getaffinity")
+    return first.device_kind + (f" ({len(os.sched_getaffinity(0))} cores)" if known else "")
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
