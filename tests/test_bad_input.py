@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from small import ROOT, SMALL, flags, write_folder
 
-from vgg_jax import cifar, cli, config as configs, data, errors, evaluate, fit, main as train, predict
+from vgg_jax import archive, cifar, cli, config as configs, data, errors, evaluate, fit, main as train, predict
 
 DEFAULT = str(ROOT / "configs" / "default.py")
 PLAIN = SMALL | {"data.train_size": "0", "data.validation_size": "0", "model.batch_norm": "none"}
@@ -111,7 +111,7 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_data_and_no_network(ends: Ends, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(cifar, "_HOST", "192.0.2.1")  # TEST-NET-1: nobody answers there
+    monkeypatch.setattr(archive, "_URL", "https://192.0.2.1/")  # TEST-NET-1: nobody answers there
     ways = ("--config.data.data_dir=", "--config.data.archive=", "cifar-10-binary.tar.gz", "configs/quickstart.py")
     given, begun = argv(tmp_path / "run", CIFAR, data__data_dir=tmp_path), time.monotonic()
     ends(train.main, given, f"no cifar10 in {tmp_path}", *ways)

@@ -20,22 +20,13 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in 
 def test_every_config_trains_a_step(name, tmp_path):
     folder, run = write_folder(tmp_path / "data", {"cat": 8, "dog": 8}), tmp_path / "run"
     small = {"data.name": "folder", "data.data_dir": str(folder), "data.validation_size": "0", "train.batch_size": "16"}
-    main.main(
-        [
-            "--config",
-            str(ROOT / "configs" / f"{name}.py"),
-            "--workdir",
-            str(run),
-            "--config.train.epochs=1",
-            "--config.schedule.warmup_epochs=0",
-            *flags(small),
-        ]
-    )
+    one_epoch = ["--config.train.epochs=1", "--config.schedule.warmup_epochs=0", *flags(small)]
+    main.main(["--config", str(ROOT / "configs" / f"{name}.py"), "--workdir", str(run), *one_epoch])
     (record,) = read(run)
     assert record["step"] == 1
     assert record["train_loss"] > 0 and record["learning_rate"] > 0
     _, _, trained = load_model(run, "latest", rundir.read_run(run)[0], 2)
-    state = init_state(make_recipe(config(name, {}), 2, 16), 0)
+    state = init_state(make_recipe(config(name, {}), 2, 1000), 0)
     assert not np.array_equal(trained["params"]["logits"]["kernel"], state.params["logits"]["kernel"])
     assert json.loads((run / "summary.json").read_text())["protocols"]["final"]["step"] == 1
     assert (run / "curves.png").stat().st_size > 1000

@@ -55,13 +55,15 @@ def flax_loss(model, masks, batch_stats):
     return loss
 
 
-def torch_logits(p, masks, images, batch_norm):
-    """The network as METHODS states it, in NCHW."""
+def torch_logits(p, masks, images, batch_norm, statistics=None):
+    """The network as its authors state it, in NCHW; statistics {(layer, "mean" or "var")} in evaluation."""
 
     def activate(x, name):
         if batch_norm:
             scale, bias = p[f"bn{name}", "scale"], p[f"bn{name}", "bias"]
-            x = F.batch_norm(x, None, None, scale, bias, training=True, eps=1e-3)
+            s = statistics or {}
+            mean, var = s.get((f"bn{name}", "mean")), s.get((f"bn{name}", "var"))
+            x = F.batch_norm(x, mean, var, scale, bias, training=not s, eps=1e-3)
         return F.relu(x)
 
     def drop(x, name):
@@ -135,3 +137,22 @@ def compare(ours, params, masks, seed):
         if path not in cancelled
     )
     return forward, gradient
+
+
+@pytest.mark.parametrize("row", ["bn_dropout", "plain"])
+def test_evaluation_agrees(row):
+    """Running statistics are used and dropout is not."""
+    c = config(row, {})
+    model = VGG(num_classes=10, **c.model)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
+    variables = model.init(jax.random.key(0), images)
+    params, stats = (traverse_util.flatten_dict(variables.get(k, {})) for k in ("params", "batch_stats"))
+    stats = {path: np.float32(rng.uniform(0.5, 1, leaf.shape) - (path[1] == "mean")) for path, leaf in stats.items()}
+    ours = jax.jit(model.apply)(
+        {"params": variables["params"], "batch_stats": traverse_util.unflatten_dict(stats)}, images
+    )
+    p = {path: torch.tensor(to_torch(leaf).copy()) for path, leaf in params.items()}
+    statistics = {path: torch.tensor(leaf) for path, leaf in stats.items()}
+    theirs = torch_logits(p, {}, torch.tensor(images.transpose(0, 3, 1, 2)), bool(stats), statistics)
+    assert difference(np.asarray(ours), theirs.numpy()) < 1e-4

@@ -18,7 +18,7 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     """step -> learning rate. Epochs in the config are counted from the start, warm-up included."""
     peak, c = config.optimizer.learning_rate, config.schedule
     total = config.train.epochs * steps_per_epoch
-    warmup = round(c.warmup_epochs * steps_per_epoch)
+    warmup = min(round(c.warmup_epochs * steps_per_epoch), total - 1)
     if c.name == "one_cycle":
         return optax.cosine_onecycle_schedule(total, peak, c.peak)
     if c.name == "cosine":
