@@ -13,7 +13,7 @@ test: venv/installed
 check: venv/installed
 	venv/bin/ruff check .
 	venv/bin/ruff format --check .
-	venv/bin/pyright
+	venv/bin/pyright --pythonpath venv/bin/python
 
 venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv venv

@@ -96,7 +96,7 @@ def stock_flax(config: Any) -> Callable[[], float]:
 
 def pytorch(config: Any, channels_last: bool = False) -> Callable[[], float]:
     """The same network and SGD in eager PyTorch on all cores this process may use."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from vgg_jax.models import STAGES
 
