@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +23,7 @@ class Progress:
         self._start = self._done = start
         self._begun = self._spoken = time.monotonic()
         self._bar = None
-        if self._stream.isatty():
+        if _is_terminal(self._stream):
             self._bar = tqdm(
                 total=total, initial=start, desc=label, unit=unit, file=self._stream,
                 dynamic_ncols=True, leave=False, ascii=(self._stream.encoding or "").lower() != "utf-8",
@@ -38,7 +39,7 @@ class Progress:
             self._spoken = time.monotonic()
             rate = (self._done - self._start) / (self._spoken - self._begun)
             left = clock((self._total - self._done) / rate) if rate > 0 else "?"
-            self.say(f"{self._label}  {self._done}/{self._total} {self._unit}  {note}  {left} left")
+            self.say(f"{self._label}  {self._done}/{self._total}{self._unit}  {note}  {left} left")
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
@@ -50,6 +51,14 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Whether a bar can be drawn: some pseudo-terminals have no size, and a bar there shows nothing."""
+    try:
+        return stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0
+    except OSError:
+        return False
 
 
 class Lap:

@@ -1,0 +1,59 @@
+"""Progress in a log file and on a terminal."""
+
+import io
+import os
+import pty
+
+from vgg_jax import progress
+
+
+def test_a_log_file_gets_plain_lines(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    stream = io.StringIO()
+    bar = progress.Progress(3, "decoding", " images", stream=stream)
+    bar.update(1, "loss 2.3")
+    bar.say("a line")
+    bar.update(2)
+    bar.close()
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("decoding  1/3 images  loss 2.3") and first.endswith("left")
+    assert second == "a line"
+
+
+def test_a_log_file_is_not_flooded():
+    stream = io.StringIO()
+    bar = progress.Progress(1000, "decoding", " images", stream=stream)
+    for _ in range(1000):
+        bar.update(1)
+    assert stream.getvalue() == ""
+
+
+def on_terminal(columns):
+    """What a pseudo-terminal of that width is sent."""
+    leader, follower = pty.openpty()
+    if columns:
+        import termios
+
+        termios.tcsetwinsize(follower, (24, columns))
+    with open(follower, "w", encoding="utf-8", closefd=False) as stream:
+        bar = progress.Progress(10, "training", " steps", stream=stream)
+        bar.update(5, "loss 2.3")
+        bar.say("a line")
+        bar.close()
+    os.close(follower)
+    text = os.read(leader, 65536).decode()
+    os.close(leader)
+    return text
+
+
+def test_a_terminal_gets_a_bar():
+    text = on_terminal(100)
+    assert "training" in text and "0/10" in text and "\r" in text and "a line" in text
+
+
+def test_a_terminal_without_a_size_gets_lines():
+    assert on_terminal(0).splitlines() == ["a line"]
+
+
+def test_clock():
+    assert [progress.clock(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
