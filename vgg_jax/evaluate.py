@@ -1,4 +1,4 @@
-"""Score a run's checkpoint; works from the run directory alone.
+"""Score a run's checkpoint, from its directory and the data set that its config names.
 
 python -m vgg_jax.evaluate --workdir RUN [--checkpoint best|latest] [--split test] [--flip_tta]
 """
