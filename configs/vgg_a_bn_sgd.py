@@ -1,0 +1,16 @@
+"""The second seed's VGG_BatchNorm + SGD: VGG_BatchNorm trained by SGD instead of Adam.
+
+COMMAND   python -m vgg_jax.main --config configs/vgg_a_bn_sgd.py
+RUNTIME   about 3 minutes an epoch on two CPU cores; GPU not yet measured
+EXPECTED  the seed reports 75.53 % (best epoch on the test set)
+"""
+
+from ml_collections import ConfigDict
+
+from configs.vgg_a_bn import get_config as vgg_a_bn_config
+
+
+def get_config() -> ConfigDict:
+    config = vgg_a_bn_config()
+    config.optimizer.update(name="sgd", learning_rate=1e-3, momentum=0.9)
+    return config

@@ -1,0 +1,16 @@
+"""The second seed's VGG_Dropout: VGG_A with dropout twice in the head.
+
+COMMAND   python -m vgg_jax.main --config configs/vgg_a_dropout.py
+RUNTIME   about 3 minutes an epoch on two CPU cores; GPU not yet measured
+EXPECTED  the seed reports none
+"""
+
+from ml_collections import ConfigDict
+
+from configs.vgg_a import get_config as vgg_a_config
+
+
+def get_config() -> ConfigDict:
+    config = vgg_a_config()
+    config.model.head_dropout = (0.5, 0.5, 0)
+    return config

@@ -1,0 +1,16 @@
+"""The second seed's VGG_Dropout_BN_Res_Leaky, which cannot be built there: residual blocks, leaky ReLU.
+
+COMMAND   python -m vgg_jax.main --config configs/vgg_a_dropout_bn_res_leaky.py
+RUNTIME   not yet measured
+EXPECTED  the seed reports none
+"""
+
+from ml_collections import ConfigDict
+
+from configs.vgg_a_dropout_bn_res import get_config as vgg_a_dropout_bn_res_config
+
+
+def get_config() -> ConfigDict:
+    config = vgg_a_dropout_bn_res_config()
+    config.model.update(activation="leaky_relu", kernel_init="kaiming_leaky")
+    return config
