@@ -36,20 +36,22 @@ class Checkpoints:
         self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
         self._best.wait_until_finished()
 
-    def restore_latest(self, template: TrainState) -> TrainState | None:
-        """The newest state, in the shape of template; None when there is none."""
-        step = self._latest.latest_step()
-        for ahead in [s for s in self._best.all_steps() if s > (step or 0)]:  # a crash came between best and latest
-            self._best.delete(ahead)
-        if step is None:
-            return None
+    def steps(self) -> set[int]:
+        """Those whose state can be restored."""
+        return set(self._latest.all_steps())
+
+    def restore(self, template: TrainState, step: int) -> TrainState:
+        """The state of that step, in the shape of template."""
         args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(template).items()}
         restored = _read(self._folder, self._latest, step, ocp.args.Composite(**args))
         training = restored["training"]
         return TrainState(key=jax.random.wrap_key_data(training.pop("key")), **training, **restored["variables"])
 
-    def latest_step(self) -> int | None:
-        return self._latest.latest_step()
+    def drop_after(self, step: int) -> None:
+        """Delete what is newer, which a crash between two saves can leave; training on makes it again."""
+        for manager in (self._latest, self._best):
+            for newer in [s for s in manager.all_steps() if s > step]:
+                manager.delete(newer)
 
     def wait(self) -> None:
         """Until everything saved is on the disk."""
@@ -68,7 +70,7 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     Raises: UserError when there is none.
     """
     folder = workdir / which
-    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    steps = saved_steps(workdir, which)
     if not steps:
         raise UserError(f"no checkpoint in {folder}; train it first, or give another --workdir or --checkpoint")
     model = VGG(num_classes=num_classes, **config.model)
@@ -78,6 +80,12 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     with _manager(folder, keep=None) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
         return max(steps), model, _read(folder, manager, max(steps), args)["variables"]
+
+
+def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
+    """Steps with a checkpoint in a run directory."""
+    folder = workdir / which
+    return set(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else set()
 
 
 def _items(state: TrainState) -> dict[str, Any]:

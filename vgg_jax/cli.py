@@ -7,6 +7,7 @@ from vgg_jax import __version__, errors
 
 VERBS = {
     "train": ("vgg_jax.main", "train a config, or go on with it"),
+    "reproduce": ("vgg_jax.reproduce", "train a seed's table over several seeds, and print it"),
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),
     "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
@@ -21,7 +22,7 @@ def _dispatch(argv: Sequence[str]) -> None:
     verb, *rest = argv or ["--help"]
     if verb in ("-h", "--help"):
         print("vgg-jax VERB [flags]; vgg-jax VERB --help tells more\n")
-        print("\n".join(f"  {name:<10}{what}" for name, (_, what) in VERBS.items()))
+        print("\n".join(f"  {name:<11}{what}" for name, (_, what) in VERBS.items()))
     elif verb == "--version":
         print(__version__)
     elif verb not in VERBS:

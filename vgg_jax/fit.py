@@ -1,25 +1,26 @@
-"""The training loop around the compiled chunks: progress, logging, checkpoints, stop signals."""
+"""The training loop around the compiled chunks: progress, log points, checkpoints, stop signals.
+
+It trains one run, or several at once that differ in nothing but their seed, in one program.
+"""
 
 import contextlib
-import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vgg_jax import plots, rundir
-from vgg_jax.checkpoint import Checkpoints
 from vgg_jax.data import Dataset
-from vgg_jax.errors import Stopped, UserError
-from vgg_jax.metrics import Log, Record, protocols, scores
-from vgg_jax.models import count
-from vgg_jax.progress import Progress, Stopwatch, clock
+from vgg_jax.errors import Stopped
+from vgg_jax.metrics import Record
+from vgg_jax.progress import Progress, Stopwatch
+from vgg_jax.run import Run
 from vgg_jax.train import (
-    EVAL_BATCH,
     Recipe,
     TrainState,
     epoch_order,
@@ -28,12 +29,22 @@ from vgg_jax.train import (
     make_get_batch,
     make_recipe,
     make_train_chunk,
-    predict,
+    together,
     zero_sums,
 )
 from vgg_jax.types import Batch, Config
 
 CHUNK_SECONDS = 2.0  # how long a chunk should take: as often the bar moves and a stop is heeded
+
+
+class Probe(NamedTuple):
+    """Something measured in training, every so many steps, before the step; goes to probes.jsonl.
+
+    measure(state, images and labels of the whole training set on the device) -> what to record.
+    """
+
+    every: int
+    measure: Callable[[TrainState, Batch], Record]
 
 
 def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, Any]:
@@ -43,170 +54,148 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, An
       UserError: the loss is not finite.
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
-    train = data["train"]
+    return fit_together([config], data, [workdir])[0]
+
+
+def fit_together(
+    configs: Sequence[Config], data: dict[str, Dataset], workdirs: Sequence[Path], probe: Probe | None = None
+) -> list[dict[str, Any]]:
+    """`fit` for configs that differ only in their seed, all in one program, each in its own directory.
+
+    They go on from the newest step that all have saved.
+    """
+    config, train = configs[0], data["train"]
     recipe = make_recipe(config, len(train.class_names), len(train))
+    forward = make_forward(recipe.model, train.mean, train.std)
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
-    with _stop_signals() as stop, contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        state = jax.jit(lambda: init_state(recipe, config.seed, config.data.image_size))()
-        state = checkpoints.restore_latest(state) or state
-        if state.step == recipe.total_steps and (summary := rundir.read_summary(workdir)):
+    with _stop_signals() as stop, contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward)))
+            for c, workdir in zip(configs, workdirs)
+        ]
+        saved = [run.checkpoints.steps() for run in runs]
+        step = max(set.intersection(*saved), default=0)
+        if not step and any(saved):
+            raise ValueError("runs without a saved step in common cannot go on together")
+        init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
+        states = [run.restore(init(np.uint32(run.config.seed)), step) for run in runs]
+        summaries = [rundir.read_summary(workdir) for workdir in workdirs]
+        if step == recipe.total_steps and all(summaries):
             print("already finished")
-            return summary
-        with contextlib.closing(Log(workdir, int(state.step))) as log:
-            return _Run(config, data, workdir, recipe, checkpoints, log).train(state, stop)
+            return [summary for summary in summaries if summary]
+        return _Loop(config, data, recipe, runs, probe).train(_join(states), stop)
 
 
-class _Run:
-    """What a run holds between chunks besides its state."""
+class _Loop:
+    """What the loop holds between chunks besides the state, which has a leading axis if runs are several."""
 
-    def __init__(self, config, data, workdir: Path, recipe: Recipe, checkpoints: Checkpoints, log: Log):
-        self.config, self.data, self.workdir, self.recipe = config, data, workdir, recipe
-        self.checkpoints, self.log = checkpoints, log
-        self.forward = make_forward(recipe.model, data["train"].mean, data["train"].std)
-        self.eval_batch = min(EVAL_BATCH, max(len(data["validation"]), len(data["test"])))
-        self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
-        self.best = max((r[self.criterion] for r in log.records), default=-1.0)
-        self.unsaved_best: tuple[int, Any] | None = None
-        self.watch = Stopwatch(log.records[-1]["seconds"] if log.records else 0.0)
+    def __init__(self, config: Config, data: dict[str, Dataset], recipe: Recipe, runs: list[Run], probe: Probe | None):
+        self.config, self.data, self.recipe, self.runs, self.probe = config, data, recipe, runs, probe
+        self.watch = Stopwatch(max(run.seconds for run in runs))
         self.last_save = time.monotonic()
 
-    def train(self, state: TrainState, stop: list[int]) -> dict[str, Any]:
-        step, total, per_epoch = int(state.step), self.recipe.total_steps, self.recipe.steps_per_epoch
+    def train(self, state: TrainState, stop: list[int]) -> list[dict[str, Any]]:
+        total, batch_size = self.recipe.total_steps, self.config.train.batch_size
+        step = int(self._split(state)[0].step)
         images = {"image": self.data["train"].images, "label": self.data["train"].labels}
         on_device = jax.device_put(images)
         if step == 0:
-            self._draw_samples(state, on_device)
+            for run, one in zip(self.runs, self._split(state)):
+                self._draw_samples(run, one, on_device)
         print(f"{'resumed' if step else 'started'} at step {step} of {total}, compiling", flush=True)
         run_chunk = self._compile(state, on_device)
         chunk = 1
         with contextlib.closing(Progress(total, "training", " steps", step)) as progress:
             while step < total and not stop:
-                n = min(chunk, per_epoch - step % per_epoch)
+                self._measure(state, on_device, step)
+                n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
                     state = run_chunk(state, on_device, jnp.int32(n))
-                    sums = jax.device_get(state.sums)
+                    sums = [jax.device_get(one.sums) for one in self._split(state)]
                 step += n
-                self._check_finite(sums)
+                for run, one in zip(self.runs, sums):
+                    run.check_finite(one)
                 chunk = max(1, round(n * CHUNK_SECONDS / lap.seconds))
-                self.watch.images += n * self.config.train.batch_size
+                self.watch.images += n * batch_size * len(self.runs)
                 progress.update(n, self._note(step, sums, n / lap.seconds))
                 if self._is_log_point(step):
-                    progress.say(self._log(state, sums, step))
-                    state = state.replace(sums=zero_sums())
+                    state = self._log(state, sums, progress)
                 if time.monotonic() - self.last_save > self.config.train.save_minutes * 60:
                     self._save(state)
+        self._measure(state, on_device, step)
         self._save(state)
-        self.checkpoints.wait()
+        for run in self.runs:
+            run.checkpoints.wait()
         if step < total:
-            raise Stopped(
-                f"stopped at step {step} of {total} and saved in {self.workdir}; the same command goes on", stop[0]
-            )
-        return self._summarise()
+            where = ", ".join(str(run.workdir) for run in self.runs)
+            raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", stop[0])
+        return [run.summarise(one, self.watch, len(self.runs)) for run, one in zip(self.runs, self._split(state))]
 
     def _compile(self, state: TrainState, on_device: Batch) -> Any:
+        chunk = make_train_chunk(self.config, self.recipe, self.data["train"])
+        function = chunk if len(self.runs) == 1 else lambda state, *rest: together(lambda one: chunk(one, *rest), state)
         with self.watch("compile") as lap:
-            run_chunk = jax.jit(make_train_chunk(self.config, self.recipe, self.data["train"]), donate_argnums=0)
-            compiled = run_chunk.lower(state, on_device, jnp.int32(1)).compile()
+            compiled = jax.jit(function, donate_argnums=0).lower(state, on_device, jnp.int32(1)).compile()
         print(f"compiled in {lap.seconds:.1f} s", flush=True)
         return compiled
+
+    def _split(self, state: TrainState) -> list[TrainState]:
+        """The state of each run."""
+        if len(self.runs) == 1:
+            return [state]
+        return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(self.runs))]
+
+    def _until_pause(self, step: int) -> int:
+        """Steps until the epoch ends or something is to be measured."""
+        periods = [self.recipe.steps_per_epoch] + ([self.probe.every] if self.probe else [])
+        return min(period - step % period for period in periods)
+
+    def _measure(self, state: TrainState, on_device: Batch, step: int) -> None:
+        if self.probe is None or step % self.probe.every:
+            return
+        with self.watch("probe"):
+            for run, one in zip(self.runs, self._split(state)):
+                if not run.probes.records or run.probes.records[-1]["step"] < step:
+                    run.probes.write({"step": step} | self.probe.measure(one, on_device))
 
     def _is_log_point(self, step: int) -> bool:
         epoch, rest = divmod(step, self.recipe.steps_per_epoch)
         return rest == 0 and (epoch % self.config.train.eval_epochs == 0 or step == self.recipe.total_steps)
 
-    def _check_finite(self, sums: dict[str, Any]) -> None:
-        if sums["bad_step"] >= 0:
-            self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
-
-    def _diverged(self, what: str) -> None:
-        step = self.checkpoints.latest_step()
-        saved = (
-            f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
-        )
-        raise UserError(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
-
-    def _note(self, step: int, sums: dict[str, Any], steps_per_second: float) -> str:
-        examples = max(sums["count"], 1)
+    def _note(self, step: int, sums: Sequence[dict[str, Any]], steps_per_second: float) -> str:
+        examples = max(sum(one["count"] for one in sums), 1)
         return (
             f"epoch {step / self.recipe.steps_per_epoch:.2f}/{self.config.train.epochs}  "
-            f"loss {sums['loss'] / examples:.4f}  accuracy {sums['correct'] / examples:.2%}  "
-            f"{steps_per_second * self.config.train.batch_size:,.0f} images/s"
+            f"loss {sum(one['loss'] for one in sums) / examples:.4f}  "
+            f"accuracy {sum(one['correct'] for one in sums) / examples:.2%}  "
+            f"{steps_per_second * self.config.train.batch_size * len(self.runs):,.0f} images/s"
         )
 
-    def _log(self, state: TrainState, sums: dict[str, Any], step: int) -> str:
-        """Evaluate, write a record, remember the best; returns the line to show."""
-        record: Record = {
-            "step": step,
-            "epoch": step // self.recipe.steps_per_epoch,
-            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # of the last step taken
-            "train_loss": float(sums["loss"] / sums["count"]),
-            "train_accuracy": float(sums["correct"] / sums["count"]),
-        }
-        with self.watch("evaluate"):
-            for split in ("validation", "test"):
-                if len(self.data[split]):
-                    record |= self._evaluate(state, split)
-        record |= {"images_per_second": self.watch.speed(), "seconds": self.watch.total()}
-        if not all(math.isfinite(value) for value in record.values()):
-            self._diverged(f"a loss is not finite after step {step}")
-        self.log.write(record)
-        if record[self.criterion] > self.best:
-            self.best = record[self.criterion]
-            self.unsaved_best = (step, jax.tree.map(jnp.copy, state.variables))
-        return (
-            f"epoch {record['epoch']}/{self.config.train.epochs}  step {step}  lr {record['learning_rate']:.3g}"
-            + "".join(
-                f"  {split} loss {record[f'{split}_loss']:.4f} accuracy {record[f'{split}_accuracy']:.2%}"
-                for split in ("train", "validation", "test")
-                if f"{split}_loss" in record
-            )
-            + f"  {record['images_per_second']:,.0f} images/s  {clock(record['seconds'])}"
-        )
-
-    def _evaluate(self, state: TrainState, split: str) -> Record:
-        dataset = self.data[split]
-        logits = predict(self.forward, state.variables, dataset.images, self.eval_batch)
-        loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(dataset.labels))))
-        return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"]}
+    def _log(self, state: TrainState, sums: Sequence[dict[str, Any]], progress: Progress) -> TrainState:
+        """A record of every run; returns the state with its sums at zero."""
+        speed, states = self.watch.speed(), self._split(state)
+        for run, one, its_sums in zip(self.runs, states, sums):
+            line = run.log_point(one, its_sums, self.watch, speed)
+            progress.say(line if len(self.runs) == 1 else f"seed {run.config.seed}  {line}")
+        return _join([one.replace(sums=zero_sums()) for one in states])
 
     def _save(self, state: TrainState) -> None:
-        """The best first, so that no state is on the disk whose best is not."""
         with self.watch("save"):
-            if not _all_finite(state.variables):
-                self._diverged(f"a parameter is not finite at step {int(state.step)}")
-            if self.unsaved_best is not None:
-                self.checkpoints.save_best(*self.unsaved_best)
-                self.unsaved_best = None
-            self.checkpoints.save_latest(state)
-            if self.log.records:
-                plots.curves(self.log.records, self.workdir / "curves.png")
+            for run, one in zip(self.runs, self._split(state)):
+                run.save(one)
         self.last_save = time.monotonic()
 
-    def _draw_samples(self, state: TrainState, on_device: Batch) -> None:
+    def _draw_samples(self, run: Run, state: TrainState, on_device: Batch) -> None:
         dataset, size = self.data["train"], self.config.train.batch_size
         order = epoch_order(state.key, jnp.int32(0), len(dataset))
         batch = make_get_batch(self.config, dataset)(state.key, state.step, on_device, order)
         n = min(64, size)
         names = [dataset.class_names[i] for i in batch["label"][:n]]
-        plots.samples(batch["image"][:n], names, dataset, self.workdir / "samples.png")
-
-    def _summarise(self) -> dict[str, Any]:
-        rows = count(self.recipe.model, self.config.data.image_size)
-        summary = {
-            "protocols": protocols(self.log.records),
-            "parameters": sum(row.parameters for row in rows),
-            "multiply_adds": sum(row.multiply_adds for row in rows),
-            "seconds": self.watch.total(),
-            "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in self.watch.spent.items()},
-            "device": rundir.device(),
-        }
-        rundir.write_summary(self.workdir, summary)
-        return summary
+        plots.samples(batch["image"][:n], names, dataset, run.workdir / "samples.png")
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+def _join(states: Sequence[TrainState]) -> TrainState:
+    return states[0] if len(states) == 1 else jax.tree.map(lambda *xs: jnp.stack(xs), *states)
 
 
 @contextlib.contextmanager

@@ -15,21 +15,32 @@ Record = dict[str, Any]
 TIMING = ("images_per_second", "seconds")
 
 
-class Log:
-    """metrics.jsonl and TensorBoard events of a run, cut back to the step it resumes from."""
+class Lines:
+    """Records in a file of JSON lines, cut back to the step that a run resumes from."""
 
-    def __init__(self, workdir: Path, step: int):
-        self._file = workdir / "metrics.jsonl"
-        self.records = [r for r in read(workdir) if r["step"] <= step]
-        partial = self._file.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(r) + "\n" for r in self.records))
-        partial.replace(self._file)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+    def __init__(self, file: Path, step: int):
+        self._file = file
+        self.records = [r for r in read_lines(file) if r["step"] <= step]
+        if file.exists():
+            partial = file.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+            partial.replace(file)
 
     def write(self, record: Record) -> None:
         self.records.append(record)
         with open(self._file, "a") as f:
             f.write(json.dumps(record) + "\n")
+
+
+class Log(Lines):
+    """metrics.jsonl of a run, and the same numbers as TensorBoard events."""
+
+    def __init__(self, workdir: Path, step: int):
+        super().__init__(workdir / "metrics.jsonl", step)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, record: Record) -> None:
+        super().write(record)
         for name, value in record.items():
             if name != "step":
                 self._board.add_scalar(name, value, record["step"])
@@ -40,8 +51,12 @@ class Log:
 
 
 def read(workdir: Path) -> list[Record]:
-    """The records of metrics.jsonl; a last line cut short by a crash is left out."""
-    file = workdir / "metrics.jsonl"
+    """The records of a run's metrics.jsonl."""
+    return read_lines(workdir / "metrics.jsonl")
+
+
+def read_lines(file: Path) -> list[Record]:
+    """The records of a file of JSON lines; a last line cut short by a crash is left out."""
     records = []
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     for number, line in enumerate(lines, 1):

@@ -185,6 +185,17 @@ def make_train_chunk(
     return train_chunk
 
 
+def together(function: Callable[[Any], Any], many: Any) -> Any:
+    """function of each entry along the leading axis of a tree, all in one program.
+
+    By `vmap`; on a CPU one after the other (`lax.map`), since batched matrix products are no faster
+    there (0.8 to 1.0 times) and would round otherwise than a run of its own.
+    """
+    if jax.default_backend() == "cpu":
+        return lax.map(function, many)
+    return jax.vmap(function)(many)
+
+
 def make_forward(model: VGG, mean: Sequence[float], std: Sequence[float]) -> Callable[[Any, jax.Array], jax.Array]:
     """forward(variables, uint8 images [B, H, W, 3]) -> logits [B, classes], in evaluation mode."""
     return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std)))

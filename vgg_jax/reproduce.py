@@ -1,0 +1,137 @@
+"""Train a table's rows over several seeds, and print the table; the same command goes on with it.
+
+python -m vgg_jax.reproduce seed1|seed2 [--seeds 3] [--rows vgg_a,vgg_a_bn] [--config.FIELD=VALUE ...]
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from vgg_jax import cache, config as configs, data, describe, errors, flags, plots, rundir, tables
+from vgg_jax.checkpoint import saved_steps
+from vgg_jax.data import Dataset
+from vgg_jax.errors import UserError
+from vgg_jax.fit import fit_together
+from vgg_jax.types import Config
+
+Job = tuple[Config, Path]  # a seed of a row, and its run directory
+
+
+def plan(rows: Sequence[tables.Row], seeds: int, workdir: Path, overrides: Mapping[str, str]) -> dict[str, list[Job]]:
+    """What there is to train, by row; every config is checked before anything is trained."""
+    jobs = {}
+    for row in rows:
+        base = configs.load(f"{row.config}.py", overrides)
+        seeded = [configs.override(base, {"seed": str(base.seed + i)}) for i in range(seeds)]
+        jobs[row.config] = [(config, workdir / row.config / f"seed{config.seed}") for config in seeded]
+    return jobs
+
+
+def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> None:
+    """Train a row's seeds, as many of them in one program as stand at the same step and fit into memory."""
+    for group in _groups([job for job in jobs if not _finished(job[1])]):
+        _train_group(group, splits)
+
+
+def _finished(workdir: Path) -> bool:
+    return rundir.read_summary(workdir) is not None
+
+
+def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that have a saved step in common, or none at all."""
+    groups: list[tuple[set[int], list[Job]]] = []
+    for job in jobs:
+        steps = saved_steps(job[1]) or {0}
+        for common, members in groups:
+            if common & steps:
+                common &= steps
+                members.append(job)
+                break
+        else:
+            groups.append((steps, [job]))
+    return [members for _, members in groups]
+
+
+def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> None:
+    try:
+        fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) or len(group) == 1:
+            raise
+        half = len(group) // 2
+        print(f"not enough memory for {len(group)} seeds at once; going on with {half}", flush=True)
+        for part in (group[:half], group[half:]):
+            _train_group(part, splits)
+
+
+def write(table: str, workdir: Path, results: Path) -> str:
+    """JSON, Markdown and pictures of what workdir holds; returns the Markdown."""
+    result = tables.collect(table, workdir)
+    text = tables.markdown(result)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{table}.json").write_text(json.dumps(result) + "\n")
+    (results / f"{table}.md").write_text(text)
+    if any(row["runs"] for row in result["rows"]):
+        plots.table_accuracy(result, tables.caption(result), results / f"{table}_accuracy.png")
+        plots.table_curves(result, results / f"{table}_curves.png")
+    return text
+
+
+def main(argv: Sequence[str]) -> None:
+    given, overrides = flags.parse(argv, __doc__ or "", {
+        "table": {"choices": tuple(tables.TABLES)},
+        "--seeds": {"type": int, "default": 3, "help": "how many, from config.seed on"},
+        "--rows": {"default": "", "help": "config names, separated by commas; default all"},
+        "--workdir": {"help": "where the runs are; default checkpoints/TABLE"},
+        "--results": {"default": "results", "help": "where TABLE.json, .md and pictures go"},
+        "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, print what there is"},
+    })  # fmt: skip
+    rows = _chosen(given.table, given.rows)
+    workdir, results = Path(given.workdir or f"checkpoints/{given.table}"), Path(given.results)
+    failed = [] if given.only_print else _train_all(plan(rows, _count(given.seeds), workdir, overrides))
+    print(write(given.table, workdir, results))
+    print(f"written to {results / given.table}.json, .md, _accuracy.png and _curves.png")
+    if failed:
+        raise UserError("; ".join(failed))
+
+
+def _train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
+    """Trains row after row; returns what failed, so that one row's divergence costs no other row."""
+    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
+    for config, workdir in [job for seeded in jobs.values() for job in seeded]:
+        key = configs.to_json(config.data)
+        loaded[key] = loaded.get(key) or data.load(config.data)
+        rundir.open_run(workdir, config, loaded[key])
+    failed = []
+    for number, (name, seeded) in enumerate(jobs.items(), 1):
+        config = seeded[0][0]
+        splits = loaded[configs.to_json(config.data)]
+        print(f"row {number} of {len(jobs)}, {name}: {describe.line(config, len(splits['train'].class_names))}")
+        try:
+            train(seeded, splits)
+        except UserError as error:
+            failed.append(f"{name}: {error}")
+            print(failed[-1], flush=True)
+    return failed
+
+
+def _chosen(table: str, names: str) -> list[tables.Row]:
+    rows = {row.config: row for row in tables.TABLES[table]}
+    chosen = [name.strip() for name in names.split(",") if name.strip()] or list(rows)
+    for name in chosen:
+        if name not in rows:
+            raise UserError(f"no row {name} in {table}; its rows are {', '.join(rows)}")
+    return [rows[name] for name in chosen]
+
+
+def _count(seeds: int) -> int:
+    if not 1 <= seeds <= 1000:
+        raise UserError(f"--seeds takes 1 to 1000, not {seeds}")
+    return seeds
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,134 @@
+"""One run in its directory: evaluation at the log points, the best epoch, checkpoints, the summary."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vgg_jax import plots, rundir
+from vgg_jax.checkpoint import Checkpoints
+from vgg_jax.data import Dataset
+from vgg_jax.errors import UserError
+from vgg_jax.metrics import Lines, Log, Record, protocols, scores
+from vgg_jax.models import count
+from vgg_jax.progress import Stopwatch, clock
+from vgg_jax.train import EVAL_BATCH, Recipe, TrainState, predict
+from vgg_jax.types import Config
+
+Forward = Callable[[Any, jax.Array], jax.Array]
+
+
+class Run:
+    """What one run holds besides its state. Open it, `restore`, then log and save; `close` in the end."""
+
+    def __init__(self, config: Config, data: dict[str, Dataset], workdir: Path, recipe: Recipe, forward: Forward):
+        self.config, self.data, self.workdir, self.recipe, self.forward = config, data, workdir, recipe, forward
+        self.checkpoints = Checkpoints(workdir)
+        self.eval_batch = min(EVAL_BATCH, max(len(data["validation"]), len(data["test"])))
+        self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
+        self.unsaved_best: tuple[int, Any] | None = None
+
+    def restore(self, template: TrainState, step: int) -> TrainState:
+        """The state of that step, template at 0; the records after it are dropped."""
+        self.checkpoints.drop_after(step)
+        state = self.checkpoints.restore(template, step) if step else template
+        self.log = Log(self.workdir, step)
+        self.probes = Lines(self.workdir / "probes.jsonl", step)
+        self.best = max((r[self.criterion] for r in self.log.records), default=-1.0)
+        return state
+
+    @property
+    def seconds(self) -> float:
+        """How long the run had taken at its last log point."""
+        return self.log.records[-1]["seconds"] if self.log.records else 0.0
+
+    def check_finite(self, sums: Mapping[str, Any]) -> None:
+        """Raises: UserError when a loss since the last log point was not finite."""
+        if sums["bad_step"] >= 0:
+            self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
+
+    def _diverged(self, what: str) -> None:
+        step = max(self.checkpoints.steps(), default=None)
+        saved = (
+            f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
+        )
+        raise UserError(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
+
+    def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, speed: float) -> str:
+        """Evaluate, write a record, remember the best; returns the line to show."""
+        step = int(state.step)
+        record: Record = {
+            "step": step,
+            "epoch": step // self.recipe.steps_per_epoch,
+            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # of the last step taken
+            "train_loss": float(sums["loss"] / sums["count"]),
+            "train_accuracy": float(sums["correct"] / sums["count"]),
+        }
+        with watch("evaluate"):
+            for split in ("validation", "test"):
+                if len(self.data[split]):
+                    record |= self._evaluate(state, split)
+        record |= {"images_per_second": speed, "seconds": watch.total()}
+        if not all(math.isfinite(value) for value in record.values()):
+            self._diverged(f"a loss is not finite after step {step}")
+        self.log.write(record)
+        if record[self.criterion] > self.best:
+            self.best = record[self.criterion]
+            self.unsaved_best = (step, jax.tree.map(jnp.copy, state.variables))
+        return (
+            f"epoch {record['epoch']}/{self.config.train.epochs}  step {step}  lr {record['learning_rate']:.3g}"
+            + "".join(
+                f"  {split} loss {record[f'{split}_loss']:.4f} accuracy {record[f'{split}_accuracy']:.2%}"
+                for split in ("train", "validation", "test")
+                if f"{split}_loss" in record
+            )
+            + f"  {record['images_per_second']:,.0f} images/s  {clock(record['seconds'])}"
+        )
+
+    def _evaluate(self, state: TrainState, split: str, most: int | None = None) -> Record:
+        images, labels = self.data[split].images[:most], self.data[split].labels[:most]
+        logits = predict(self.forward, state.variables, images, self.eval_batch)
+        loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(labels))))
+        return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, labels)["accuracy"]}
+
+    def save(self, state: TrainState) -> None:
+        """The best first, so that no state is on the disk whose best is not."""
+        if not _all_finite(state.variables):
+            self._diverged(f"a parameter is not finite at step {int(state.step)}")
+        if self.unsaved_best is not None:
+            self.checkpoints.save_best(*self.unsaved_best)
+            self.unsaved_best = None
+        self.checkpoints.save_latest(state)
+        if self.log.records:
+            plots.curves(self.log.records, self.workdir / "curves.png")
+
+    def summarise(self, state: TrainState, watch: Stopwatch, together: int) -> dict[str, Any]:
+        """Write summary.json; returns it."""
+        rows = count(self.recipe.model, self.config.data.image_size)
+        with watch("evaluate"):
+            train_accuracy = self._evaluate(state, "train", 10_000)["train_accuracy"]
+        summary = {
+            "protocols": protocols(self.log.records),
+            "train_accuracy": train_accuracy,  # in evaluation mode, of the first 10,000 images
+            "parameters": sum(row.parameters for row in rows),
+            "multiply_adds": sum(row.multiply_adds for row in rows),
+            "seconds": watch.total(),
+            "trained_together": together,  # so many runs shared those seconds
+            "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},
+            "device": rundir.device(),
+        }
+        rundir.write_summary(self.workdir, summary)
+        return summary
+
+    def close(self) -> None:
+        self.checkpoints.close()
+        if hasattr(self, "log"):
+            self.log.close()
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
