@@ -4,6 +4,8 @@ import ast
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import ROOT, config, flags, write_folder
@@ -11,12 +13,14 @@ from small import ROOT, config, flags, write_folder
 from vgg_jax import config as configs, main, rundir
 from vgg_jax.checkpoint import load_model
 from vgg_jax.metrics import read
+from vgg_jax.models import VGG, count
+from vgg_jax.tables import TABLES
 from vgg_jax.train import init_state, make_recipe
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("landscape")])  # test_landscape.py has those
 def test_every_config_trains_a_step(name, tmp_path):
     folder, run = write_folder(tmp_path / "data", {"cat": 8, "dog": 8}), tmp_path / "run"
     small = {"data.name": "folder", "data.data_dir": str(folder), "data.validation_size": "0", "train.batch_size": "16"}
@@ -37,7 +41,8 @@ def test_every_config_trains_a_step(name, tmp_path):
 def test_overlays_are_short_and_open_with_their_command(name):
     text = (ROOT / "configs" / f"{name}.py").read_text()
     doc = ast.get_docstring(ast.parse(text)) or ""
-    assert f"python -m vgg_jax.main --config configs/{name}.py" in doc
+    command = "landscape" if name.startswith("landscape") else "main"
+    assert f"python -m vgg_jax.{command} --config configs/{name}.py" in doc
     assert "RUNTIME" in doc and "EXPECTED" in doc
     assert len(text[text.index("def ") :].splitlines()) <= 20
 
@@ -65,6 +70,75 @@ def test_the_first_seeds_rows_differ_only_in_batch_norm_and_dropout():
         "model.stage_dropout": (0.3, 0.4, 0.4, 0.4, 0.4), "model.head_dropout": (0.5, 0.5),
     }  # fmt: skip
     assert {k: recipe[k] for k in expected} == expected
+
+
+SEED2 = [row.config for row in TABLES["seed2"]]
+
+
+def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
+    """No two names build the same thing, as three of the seed's do."""
+    recipes = {name: configs.flatten(config(name, {})) for name in SEED2}
+    networks = {
+        name: (
+            [(row.name, row.parameters) for row in count(VGG(**config(name, {}).model))],
+            *(
+                recipes[name][f"model.{switch}"]
+                for switch in ("activation", "batch_norm", "head_dropout", "kernel_init")
+            ),
+        )
+        for name in SEED2
+    }
+    by_recipe_alone = {
+        "vgg_a_l2",
+        "vgg_a_mse",
+        "vgg_a_bn_sgd",
+    }  # VGG_A's network and VGG_BatchNorm's, trained otherwise
+    assert len({repr(networks[name]) for name in SEED2 if name not in by_recipe_alone}) == len(SEED2) - 3
+    assert len({json.dumps(recipe) for recipe in recipes.values()}) == len(SEED2) == 11
+    base = recipes["vgg_a"]
+    changed = {name: {k for k, v in recipe.items() if v != base[k]} for name, recipe in recipes.items()}
+    assert changed == {
+        "vgg_a": set(),
+        "vgg_a_l2": {"optimizer.weight_decay"},
+        "vgg_a_mse": {"loss.name"},
+        "vgg_a_bn": {"model.batch_norm"},
+        "vgg_a_bn_sgd": {"model.batch_norm", "optimizer.name"},
+        "vgg_a_dropout": {"model.head_dropout"},
+        "vgg_a_dropout_bn": {"model.head_dropout", "model.batch_norm"},
+        "vgg_light": {"model.stages", "model.hidden"},
+        "vgg_a_dropout_bn_res": {"model.head_dropout", "model.batch_norm", "model.residual"},
+        "vgg_a_leaky_relu": {"model.activation", "model.kernel_init"},
+        "vgg_a_dropout_bn_res_leaky": {
+            "model.head_dropout", "model.batch_norm", "model.residual", "model.activation", "model.kernel_init",
+        },
+    }  # fmt: skip
+    expected = {
+        "optimizer.name": "adam", "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0,
+        "schedule.name": "constant", "train.batch_size": 1024, "train.epochs": 30, "augment.flip": False,
+        "data.normalization": "half", "model.stages": "A", "model.hidden": (512, 512), "model.batch_norm": "none",
+        "model.batch_norm_head": False, "model.kernel_init": "xavier_normal", "model.stage_dropout": (),
+    }  # fmt: skip
+    assert {k: base[k] for k in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["vgg_a_dropout_bn_res", "vgg_a_dropout_bn_res_leaky"])
+def test_residual_reaches_every_block(name):
+    """All eight convolutions of VGG-A are blocks of two, and the five that widen have a projection."""
+    rows = {row.name for row in count(VGG(**config(name, {}).model)) if row.name.startswith(("conv", "proj"))}
+    blocks = ("1_1", "2_1", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2")
+    widening = ("1_1", "2_1", "3_1", "4_1")
+    assert rows == {f"conv{b}{part}" for b in blocks for part in "ab"} | {f"proj{b}" for b in widening}
+
+
+@pytest.mark.parametrize(("name", "activations"), [("vgg_a_leaky_relu", 10), ("vgg_a_dropout_bn_res_leaky", 18)])
+def test_the_leaky_slope_reaches_every_activation(name, activations):
+    """As many leaky ReLUs as convolutions (or twice that) and hidden dense layers, and no plain one."""
+    model = VGG(**config(name, {}).model)
+    images = jnp.ones((1, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    program = str(jax.make_jaxpr(lambda v: model.apply(v, images))(variables))
+    assert len(re.findall(r"name=leaky_relu", program)) == activations
+    assert "name=relu" not in program
 
 
 def test_json_round_trip():

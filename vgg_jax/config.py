@@ -34,6 +34,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "optimizer.name": OPTIMIZERS,
     "optimizer.decay": ("all", "kernels"),
     "schedule.name": SCHEDULES,
+    "landscape.surface_statistics": ("stored", "batch"),
 }
 # field -> (smallest, largest) value; for a tuple field, of each of its elements.
 RANGES: dict[str, tuple[float, float]] = {
@@ -63,6 +64,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.epochs": (1, 10**6),
     "train.eval_epochs": (1, 10**6),
     "train.save_minutes": (0, 1e6),
+    "landscape.seeds": (1, 1000),
+    "landscape.probe_steps": (1, 10**9),
+    "landscape.step_sizes": (1e-12, 1e6),
+    "landscape.learning_rates": (1e-12, 1e6),
+    "landscape.band_epochs": (1, 10**6),
+    "landscape.images": (1, 10**6),
+    "landscape.surface_points": (3, 1001),
+    "landscape.surface_radius": (1e-6, 1e3),
+    "landscape.hessian_iterations": (1, 1000),
+    "landscape.ascent_radius": (0, 10),
+    "landscape.ascent_steps": (1, 1000),
 }
 # Fields that may have any value of their type.
 OTHERS = {
@@ -154,11 +166,12 @@ def validate(config: Config) -> None:
     """Raises: UserError naming the first field whose value cannot work."""
     flat = flatten(config)
     for field, choices in CHOICES.items():
-        if flat[field] not in choices:
+        if field in flat and flat[field] not in choices:
             hint = _suggest(str(flat[field]), choices) or f"; one of {', '.join(choices)}"
             raise UserError(f"config.{field} cannot be {flat[field]!r}{hint}")
     for field, (low, high) in RANGES.items():
-        values = flat[field] if isinstance(flat[field], tuple) else (flat[field],)
+        value = flat.get(field, low)  # the landscape fields are only in configs of that command
+        values = value if isinstance(value, tuple) else (value,)
         for value in values:
             if type(value) not in (int, float) or not low <= value <= high:
                 raise UserError(f"config.{field} must lie in [{low:g}, {high:g}], not {value!r}")
@@ -183,6 +196,8 @@ def validate(config: Config) -> None:
 
 def _check_fields(flat: Mapping[str, Any]) -> None:
     known = set(CHOICES) | set(RANGES) | OTHERS
+    if not any(field.startswith("landscape.") for field in flat):
+        known = {field for field in known if not field.startswith("landscape.")}
     if unknown := sorted(set(flat) - known):
         raise MalformedError(f"no config field {unknown[0]}{_suggest(unknown[0], known)}")
     if missing := sorted(known - set(flat)):

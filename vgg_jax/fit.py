@@ -74,9 +74,10 @@ def fit_together(
             for c, workdir in zip(configs, workdirs)
         ]
         saved = [run.checkpoints.steps() for run in runs]
-        step = max(set.intersection(*saved), default=0)
-        if not step and any(saved):
+        common = set.intersection(*saved)
+        if any(saved) and not common:
             raise ValueError("runs without a saved step in common cannot go on together")
+        step = max(common, default=0)
         init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
         states = [run.restore(init(np.uint32(run.config.seed)), step) for run in runs]
         summaries = [rundir.read_summary(workdir) for workdir in workdirs]

@@ -37,7 +37,7 @@ def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
     figure.suptitle(
         "train: running mean over the epoch, with augmentation and dropout; dotted: learning-rate drops", fontsize=9
     )
-    _write(figure, file)
+    write(figure, file)
 
 
 def _drops(records: Sequence[dict[str, Any]]) -> list[int]:
@@ -66,7 +66,7 @@ def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
     for axis, image, title in zip(axes.flat, images, titles):
         axis.imshow(image, interpolation="nearest")
         axis.set_title(title, fontsize=7)
-    _write(figure, file)
+    write(figure, file)
 
 
 def confusion(counts: np.ndarray, names: Sequence[str], file: Path) -> None:
@@ -85,7 +85,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], file: Path) -> None:
                 axis.text(
                     j, i, n, ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.5 else "black"
                 )
-    _write(figure, file)
+    write(figure, file)
 
 
 def reliability(bins: Sequence[dict[str, float]], error: float, file: Path) -> None:
@@ -99,7 +99,7 @@ def reliability(bins: Sequence[dict[str, float]], error: float, file: Path) -> N
     upper.set(ylabel="accuracy", title=f"expected calibration error {error:.4f}", xlim=(0, 1), ylim=(0, 1))
     lower.bar(low, [b["count"] for b in bins], width, align="edge", color="grey", edgecolor="white")
     lower.set(xlabel="confidence", ylabel="images", yscale="log")
-    _write(figure, file)
+    write(figure, file)
 
 
 def table_accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
@@ -123,7 +123,7 @@ def table_accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     figure.text(0.01, -0.01, textwrap.fill(caption, 120), fontsize=7, va="top")
-    _write(figure, file)
+    write(figure, file)
 
 
 def table_curves(result: dict[str, Any], file: Path) -> None:
@@ -148,10 +148,10 @@ def table_curves(result: dict[str, Any], file: Path) -> None:
     axes[0, 0].legend(fontsize=7)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("accuracy (%)", fontsize=9)
-    _write(figure, file)
+    write(figure, file)
 
 
-def _write(figure: Figure, file: Path) -> None:
+def write(figure: Figure, file: Path) -> None:
     """Whole or not at all: a picture is never left half written."""
     partial = file.with_suffix(".partial.png")
     figure.savefig(partial, dpi=110, bbox_inches="tight")

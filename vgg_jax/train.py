@@ -89,6 +89,24 @@ def zero_sums() -> dict[str, jax.Array]:
     }
 
 
+def training_loss(
+    recipe: Recipe, params: Any, batch_stats: Any, batch: Batch, dropout_key: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    """Mean loss of a batch in training mode, and (logits, new batch_stats)."""
+    logits, updated = recipe.model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["image"],
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": dropout_key},
+    )
+    return recipe.loss(logits, batch["label"]).mean(), (logits, updated.get("batch_stats", {}))
+
+
+def step_dropout_key(state: TrainState) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
+
+
 def make_train_step(recipe: Recipe) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """train_step(state, {"image": [B, H, W, 3] float, "label": [B]}) -> (state, metrics).
 
@@ -98,19 +116,12 @@ def make_train_step(recipe: Recipe) -> Callable[[TrainState, Batch], tuple[Train
     axis = recipe.model.axis_name
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
+        dropout_key = step_dropout_key(state)
         if axis:
             dropout_key = jax.random.fold_in(dropout_key, lax.axis_index(axis))
 
         def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            logits, updated = recipe.model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                batch["image"],
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-            )
-            return recipe.loss(logits, batch["label"]).mean(), (logits, updated.get("batch_stats", {}))
+            return training_loss(recipe, params, state.batch_stats, batch, dropout_key)
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         metrics = {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == batch["label"])}

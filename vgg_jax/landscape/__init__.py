@@ -1,0 +1,1 @@
+"""Why does BatchNorm help? Measures of the loss around and along training (docs/landscape.md)."""

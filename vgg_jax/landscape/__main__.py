@@ -1,0 +1,109 @@
+"""Why does BatchNorm help? Train VGG-A without and with it, measure both; the same command goes on.
+
+python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] [--config.FIELD=VALUE ...]
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vgg_jax import cache, config as configs, data, errors, flags, rundir
+from vgg_jax.errors import UserError
+from vgg_jax.landscape import plots, study, surface, verdict
+from vgg_jax.landscape.study import Arrays
+from vgg_jax.progress import clock
+from vgg_jax.types import Config
+
+
+def main(argv: Sequence[str]) -> None:
+    given, overrides = flags.parse(argv, __doc__ or "", {
+        "--config": {"required": True, "help": "configs/landscape.py, or landscape_quick.py"},
+        "--workdir": {"help": "the study's directory; default checkpoints/<config name>"},
+    })  # fmt: skip
+    config = configs.load(given.config, overrides)
+    if "landscape" not in config:
+        raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
+    workdir = Path(given.workdir or f"checkpoints/{Path(given.config).stem}")
+    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    print(run(config, workdir))
+    print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
+
+
+def run(config: Config, workdir: Path) -> str:
+    """All stages, each kept in an npz of workdir and not done again; returns the verdict as Markdown."""
+    splits, begun = data.load(config.data), time.monotonic()
+    if config.landscape.images > len(splits["train"]):
+        raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
+    rundir.open_run(workdir, config, splits)
+    networks, train = study.train(config, splits, workdir), splits["train"]
+    found: dict[str, dict[str, Arrays]] = {}
+    stages: dict[str, Callable[[str], Arrays]] = {
+        "probes": lambda name: study.probes(networks[name]),
+        "rates": lambda name: study.rate_band(config, networks[name], splits),
+        "surfaces": lambda name: study.surfaces(config, networks[name], train, workdir, name),
+        "sharp": lambda name: study.sharpness(config, networks[name], train, name),
+        "pixels": lambda name: study.interpretation(networks[name], splits["test"]),
+    }
+    for number, (stage, measure) in enumerate(stages.items(), 1):
+        print(f"{clock(time.monotonic() - begun)}  stage {number} of {len(stages)}, {stage}", flush=True)
+        found[stage] = {name: _kept(workdir / f"{stage}_{name}.npz", measure, name) for name in networks}
+        _draw(stage, found[stage], config, workdir)
+    numbers = {
+        name: study.numbers(config, network, {stage: both[name] for stage, both in found.items()})
+        for name, network in networks.items()
+    }
+    rows = verdict.judge(numbers)
+    note = _note(config, len(train))
+    text = verdict.markdown(rows, note)
+    (workdir / "verdict.json").write_text(json.dumps(verdict.plain_json({"rows": rows, "note": note}), indent=1) + "\n")
+    (workdir / "verdict.md").write_text(text)
+    plots.verdict(rows, workdir / "verdict.png")
+    return text
+
+
+def _kept(file: Path, measure: Callable[[str], Arrays], name: str) -> Arrays:
+    """The arrays of a stage from its file, or measured and put there."""
+    if not file.exists():
+        surface.save(file, **measure(name))
+    with np.load(file) as kept:
+        return dict(kept)
+
+
+def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) -> None:
+    fields = config.landscape
+    statistics = f"BatchNorm statistics: {fields.surface_statistics}"
+    if stage == "probes":
+        plots.probes(both, fields.step_sizes, workdir / "gradient_probes.png")
+        plots.activations(both, workdir / "activations.png")
+    elif stage == "rates":
+        plots.rate_band(both, fields.learning_rates, workdir / "learning_rate_band.png")
+    elif stage == "surfaces":
+        plots.surface_line(both, statistics, workdir / "surface_line.png")
+        plots.surface_plane(both, statistics, workdir / "surface_plane.png")
+        plots.surface_hills(both, statistics, workdir / "surface_hills.png")
+    elif stage == "sharp":
+        plots.sharpness(both, workdir / "sharpness.png")
+    else:
+        plots.filters(both, workdir / "filters.png")
+        plots.saliency(both, workdir / "saliency.png")
+
+
+def _note(config: Config, train_images: int) -> str:
+    f = config.landscape
+    return (
+        f"VGG {config.model.stages}, width {config.model.width:g}, {train_images:,} training images, "
+        f"{config.train.epochs} epochs of {config.optimizer.name} at {config.optimizer.learning_rate:g}, batch "
+        f"{config.train.batch_size}, {f.seeds} seeds, on {rundir.device()}. Mean ± standard deviation over seeds; a "
+        f"claim holds by a measure if it does for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
+        f"{max(f.step_sizes):g}, every {f.probe_steps} training steps. Surfaces and sharpness: {f.images} training "
+        f"images, evaluation mode; BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "
+        "of each filter's norm."
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

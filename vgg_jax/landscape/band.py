@@ -1,0 +1,71 @@
+"""The learning-rate band: one network trained at several learning rates from one initialisation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vgg_jax.data import Dataset
+from vgg_jax.optim import make_optimizer
+from vgg_jax.progress import Progress
+from vgg_jax.train import TrainState, epoch_order, init_state, make_get_batch, make_recipe, make_train_step, together
+from vgg_jax.types import Batch, Config
+
+
+def train(
+    config: Config, dataset: Dataset, learning_rates: Sequence[float], seeds: Sequence[int], epochs: int
+) -> np.ndarray:
+    """Training loss of every step [seeds, learning rates, steps]; all of them train in one program.
+
+    A rate takes the place of the schedule's peak; initialisation, order and augmentation of the
+    images are those of the seed. A loss that is not finite is kept as it is.
+    """
+    recipe = make_recipe(config, len(dataset.class_names), len(dataset))
+    pairs = [(seed, rate) for seed in seeds for rate in learning_rates]
+    scales = jnp.array([rate / config.optimizer.learning_rate for _, rate in pairs], jnp.float32)
+    init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
+    states = [init(np.uint32(seed)) for seed, _ in pairs]
+    state = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+    data = jax.device_put({"image": dataset.images, "label": dataset.labels})
+    epoch = make_epoch(config, dataset)
+
+    def step_all(many: TrainState, scales: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
+        return together(lambda one: epoch(one[0], one[1], data), (many, scales))
+
+    run = jax.jit(step_all, donate_argnums=0)
+    progress, losses = Progress(epochs, "learning rates", " epochs"), []
+    for _ in range(epochs):
+        state, loss = run(state, scales, data)
+        losses.append(np.asarray(loss))
+        progress.update(1)
+    progress.close()
+    return np.concatenate(losses, -1).reshape(len(seeds), len(learning_rates), -1)
+
+
+def make_epoch(
+    config: Config, dataset: Dataset
+) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, jax.Array]]:
+    """epoch(state, scale, data) -> (state an epoch on, loss of every step); scale multiplies the learning rate."""
+    recipe = make_recipe(config, len(dataset.class_names), len(dataset))
+    get_batch = make_get_batch(config, dataset)
+
+    def epoch(state: TrainState, scale: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
+        optimizer = make_optimizer(config, lambda step: scale * recipe.schedule(step))
+        train_step = make_train_step(recipe._replace(optimizer=optimizer))
+        order = epoch_order(state.key, state.step // recipe.steps_per_epoch, len(dataset))
+
+        def body(state: TrainState, _: Any) -> tuple[TrainState, jax.Array]:
+            state, metrics = train_step(state, get_batch(state.key, state.step, data, order))
+            return state, metrics["loss"]
+
+        return lax.scan(body, state, length=recipe.steps_per_epoch)
+
+    return epoch
+
+
+def width(losses: np.ndarray) -> np.ndarray:
+    """max - min over the learning rates at every step: [..., rates, steps] -> [..., steps]."""
+    return losses.max(-2) - losses.min(-2)

@@ -1,0 +1,87 @@
+"""Sharpness as numbers: the largest eigenvalues of the Hessian, the worst loss within a relative radius."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from vgg_jax.landscape.surface import filter_norms
+
+Objective = Callable[[Any], jax.Array]
+
+
+def hessian_vector_product(objective: Objective, params: Any, vector: Any) -> Any:
+    """H v, by the forward derivative of the gradient along v; exact, twice the cost of a gradient."""
+    return jax.jvp(jax.grad(objective), (params,), (vector,))[1]
+
+
+def lanczos(product: Callable[[jax.Array], jax.Array], size: int, iterations: int, key: jax.Array) -> jax.Array:
+    """Ritz values [iterations], ascending, of a symmetric matrix [size, size] known by its product with a vector.
+
+    The outermost converge first to the outermost eigenvalues. With full reorthogonalisation (Golub &
+    Van Loan, Matrix Computations, 10.3): iterations * size numbers of memory. When the matrix has
+    fewer distinct eigenvalues than iterations, the rest are 0.
+    """
+    start = jax.random.normal(key, (size,))
+
+    def body(i: jax.Array, carry: tuple) -> tuple:
+        basis, q, alphas, betas = carry
+        basis = basis.at[i].set(q)
+        w = product(q)
+        alpha = q @ w
+        for _ in range(2):  # the second pass removes what rounding left of the first
+            w = w - basis.T @ (basis @ w)
+        beta = jnp.linalg.norm(w)
+        exhausted = beta <= 1e-6 * jnp.maximum(jnp.abs(alpha), jnp.max(betas, initial=1e-30))
+        q = jnp.where(exhausted, 0.0, w / jnp.where(exhausted, 1.0, beta))
+        return basis, q, alphas.at[i].set(alpha), betas.at[i].set(jnp.where(exhausted, 0.0, beta))
+
+    zeros = jnp.zeros(iterations)
+    first = (jnp.zeros((iterations, size)), start / jnp.linalg.norm(start), zeros, zeros)
+    _, _, alphas, betas = lax.fori_loop(0, iterations, body, first)
+    off = betas[:-1]
+    return jnp.linalg.eigvalsh(jnp.diag(alphas) + jnp.diag(off, 1) + jnp.diag(off, -1))
+
+
+def spectrum(objective: Objective, params: Any, iterations: int, key: jax.Array, relative: bool = False) -> jax.Array:
+    """Ritz values [iterations], ascending, of the Hessian at params.
+
+    relative: of the Hessian in filter-normalised coordinates u, w + ||w_filter|| u, with biases and
+    BatchNorm left out. It does not change when a filter is scaled and the next layer scaled back,
+    which the Hessian itself does.
+    """
+    flat, unravel = ravel_pytree(params)
+    scale = jax.tree.map(jnp.broadcast_to, filter_norms(params), jax.tree.map(jnp.shape, params)) if relative else None
+    scaling = ravel_pytree(scale)[0] if relative else jnp.ones(())
+
+    def product(v: jax.Array) -> jax.Array:
+        hv = hessian_vector_product(objective, params, unravel(jnp.broadcast_to(scaling * v, flat.shape)))
+        return scaling * ravel_pytree(hv)[0]
+
+    return lanczos(product, flat.size, iterations, key)
+
+
+def worst_case(objective: Objective, params: Any, radius: float, steps: int) -> jax.Array:
+    """The largest loss found where every filter w moves by at most radius * ||w||; biases and BatchNorm stay.
+
+    Gradient ascent, each filter by its own normalised gradient, projected back into its ball: a lower
+    bound of the true maximum.
+    """
+    norms = filter_norms(params)
+
+    def ascend(moves: Any, _: Any) -> tuple[Any, jax.Array]:
+        loss, gradient = jax.value_and_grad(objective)(jax.tree.map(jnp.add, params, moves))
+        rate = 2 * radius / steps
+        ahead = jax.tree.map(
+            lambda m, g, n, own: m + rate * n * g / (own + 1e-30), moves, gradient, norms, filter_norms(gradient)
+        )
+        lengths = filter_norms(ahead)
+        return jax.tree.map(
+            lambda m, n, own: m * jnp.minimum(1.0, radius * n / (own + 1e-30)), ahead, norms, lengths
+        ), loss
+
+    moves, losses = lax.scan(ascend, jax.tree.map(jnp.zeros_like, params), length=steps)
+    return jnp.maximum(losses.max(), objective(jax.tree.map(jnp.add, params, moves)))

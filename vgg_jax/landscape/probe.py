@@ -1,0 +1,113 @@
+"""The loss along the gradient during training (Santurkar et al. 2018), and the scale of activations."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from vgg_jax.data import Dataset
+from vgg_jax.metrics import Record
+from vgg_jax.models import VGG
+from vgg_jax.train import (
+    Recipe,
+    TrainState,
+    epoch_order,
+    make_get_batch,
+    step_dropout_key,
+    together,
+    training_loss,
+)
+from vgg_jax.types import Batch, Config
+
+Together = Callable[[Callable[[Any], Any], Any], Any]
+
+
+def along_gradient(
+    objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array, together: Together = together
+) -> dict[str, jax.Array]:
+    """What a step w - e g does for every step size e in step_sizes [E], g the gradient at w = params.
+
+    Returns: loss L(w); gradient_norm ||g||; losses L(w - e g) [E]; distances
+      ||g - grad L(w - e g)|| [E]. Norms are Euclidean over all parameters.
+    """
+    loss, gradient = jax.value_and_grad(objective)(params)
+
+    def at(size: jax.Array) -> tuple[jax.Array, jax.Array]:
+        moved = jax.tree.map(lambda w, g: w - size * g, params, gradient)
+        there, its_gradient = jax.value_and_grad(objective)(moved)
+        return there, optax.tree.norm(jax.tree.map(jnp.subtract, gradient, its_gradient))
+
+    losses, distances = together(at, step_sizes)
+    return {
+        "loss": loss,
+        "gradient_norm": optax.tree.norm(gradient),
+        "losses": losses,
+        "distances": distances,
+    }
+
+
+def band_width(losses: np.ndarray) -> np.ndarray:
+    """Loss band: max - min over step sizes of L(w - e g). [..., E] -> [...]"""
+    return losses.max(-1) - losses.min(-1)
+
+
+def predictiveness(distances: np.ndarray) -> np.ndarray:
+    """Gradient predictiveness at its worst: max over step sizes of ||g - grad L(w - e g)||. [..., E] -> [...]"""
+    return distances.max(-1)
+
+
+def smoothness(distances: np.ndarray, gradient_norm: np.ndarray, step_sizes: Any) -> np.ndarray:
+    """Effective beta-smoothness: max over step sizes of ||g - grad L(w - e g)|| / ||e g||. [..., E], [...] -> [...]"""
+    return (distances / (np.asarray(step_sizes) * np.asarray(gradient_norm)[..., None])).max(-1)
+
+
+def make_measure(
+    config: Config, recipe: Recipe, dataset: Dataset, step_sizes: tuple[float, ...]
+) -> Callable[[TrainState, Batch], Record]:
+    """The probe of `fit_together`: along_gradient and activations on the batch of the coming step."""
+    get_batch = make_get_batch(config, dataset)
+    sizes = jnp.array(step_sizes, jnp.float32)
+
+    @jax.jit
+    def measure(state: TrainState, data: Batch) -> dict[str, jax.Array]:
+        order = epoch_order(state.key, state.step // recipe.steps_per_epoch, len(dataset))
+        batch, key = get_batch(state.key, state.step, data, order), step_dropout_key(state)
+
+        def objective(params: Any) -> jax.Array:
+            return training_loss(recipe, params, state.batch_stats, batch, key)[0]
+
+        return along_gradient(objective, state.params, sizes) | activations(
+            recipe.model, state.variables, batch["image"], key
+        )
+
+    return lambda state, data: {name: np.asarray(x).tolist() for name, x in measure(state, data).items()}
+
+
+def activations(model: VGG, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
+    """Of the signal that enters each convolution's activation function, in training mode, by depth [L]:
+
+    activation_mean and activation_std over all elements, activation_off the share that is not positive.
+    """
+    before = model.batch_norm == "before"
+    kind, prefix = (nn.BatchNorm, "bn") if before else (nn.Conv, "conv")
+    _, captured = model.apply(
+        variables,
+        images,
+        train=True,
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=lambda module, method: isinstance(module, kind) and method == "__call__",
+        rngs={"dropout": dropout_key},
+    )
+    layers: Any = captured["intermediates"]
+    names = sorted(name for name in layers if re.fullmatch(rf"{prefix}\d+_\d+a?", name))
+    signals = [layers[name]["__call__"][0].astype(jnp.float32) for name in names]
+    return {
+        "activation_mean": jnp.stack([x.mean() for x in signals]),
+        "activation_std": jnp.stack([x.std() for x in signals]),
+        "activation_off": jnp.stack([(x <= 0).mean() for x in signals]),
+    }

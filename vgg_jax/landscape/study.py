@@ -1,0 +1,176 @@
+"""The stages of the study: train both networks with probes, then measure what they became."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vgg_jax import config as configs, metrics, rundir
+from vgg_jax.checkpoint import load_model
+from vgg_jax.data import Dataset
+from vgg_jax.fit import Probe, fit_together
+from vgg_jax.landscape import band, hessian, interpret, probe, surface
+from vgg_jax.models import VGG
+from vgg_jax.progress import Progress
+from vgg_jax.train import make_recipe, normalise
+from vgg_jax.types import Config
+
+NETWORKS = {"plain": "none", "bn": "before"}  # name -> config.model.batch_norm
+Arrays = dict[str, np.ndarray]
+_FIRST, _SECOND, _LANCZOS = range(3)  # streams of randomness, folded into a seed's key
+
+
+class Network(NamedTuple):
+    """One of the two kinds, trained from every seed."""
+
+    config: Config
+    workdirs: list[Path]
+    model: VGG
+    variables: list[Any]
+
+
+def base_config(config: Config, batch_norm: str) -> Config:
+    """The training config of one network: all but the landscape fields, with or without BatchNorm."""
+    plain: Any = ConfigDict(config.to_dict())
+    del plain.landscape
+    return configs.override(plain, {"model.batch_norm": batch_norm})
+
+
+def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str, Network]:
+    """Both networks from every seed, each an ordinary run in workdir/<name>/seed<n>, probed on the way."""
+    fields, networks = config.landscape, {}
+    for name, batch_norm in NETWORKS.items():
+        base = base_config(config, batch_norm)
+        seeded = [configs.override(base, {"seed": str(base.seed + i)}) for i in range(fields.seeds)]
+        workdirs = [workdir / name / f"seed{one.seed}" for one in seeded]
+        for one, its_workdir in zip(seeded, workdirs):
+            rundir.open_run(its_workdir, one, splits)
+        names = splits["train"].class_names
+        recipe = make_recipe(base, len(names), len(splits["train"]))
+        measure = probe.make_measure(base, recipe, splits["train"], fields.step_sizes)
+        print(f"training {name}, BatchNorm {batch_norm}, {fields.seeds} seeds", flush=True)
+        fit_together(seeded, splits, workdirs, Probe(fields.probe_steps, measure))
+        loaded = [load_model(its_workdir, "latest", base, len(names)) for its_workdir in workdirs]
+        networks[name] = Network(base, workdirs, loaded[0][1], [variables for _, _, variables in loaded])
+    return networks
+
+
+def probes(network: Network) -> Arrays:
+    """probes.jsonl of every seed as arrays [seeds, probes, ...]; steps [probes]."""
+    records = [metrics.read_lines(workdir / "probes.jsonl") for workdir in network.workdirs]
+    arrays = {key: np.array([[r[key] for r in run] for run in records]) for key in records[0][0]}
+    return arrays | {"step": arrays["step"][0]}
+
+
+def rate_band(config: Config, network: Network, splits: dict[str, Dataset]) -> Arrays:
+    """Training losses [seeds, learning rates, steps]."""
+    fields = config.landscape
+    seeds = [config.seed + i for i in range(fields.seeds)]
+    return {"losses": band.train(network.config, splits["train"], fields.learning_rates, seeds, fields.band_epochs)}
+
+
+def make_score(config: Config, network: Network, dataset: Dataset) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+    """score(params, batch_stats) -> (loss, accuracy) on the first training images, without dropout.
+
+    BatchNorm uses batch_stats, or the images' own statistics if the config says so.
+    """
+    fields = config.landscape
+    images = normalise(jnp.asarray(dataset.images[: fields.images]), dataset.mean, dataset.std)
+    labels = jnp.asarray(dataset.labels[: fields.images])
+    model = network.model.clone(stage_dropout=(), head_dropout=())
+    recipe = make_recipe(network.config, len(dataset.class_names), len(dataset))
+
+    def score(params: Any, batch_stats: Any) -> tuple[jax.Array, jax.Array]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits: Any
+        if fields.surface_statistics == "batch":
+            logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        else:
+            logits = model.apply(variables, images)
+        return recipe.loss(logits, labels).mean(), jnp.mean(logits.argmax(-1) == labels)
+
+    return score
+
+
+def surfaces(config: Config, network: Network, dataset: Dataset, folder: Path, name: str) -> Arrays:
+    """Loss and accuracy on a line [seeds, P, 2] and on a plane [seeds, P, P, 2], P = surface_points."""
+    fields, score = config.landscape, make_score(config, network, dataset)
+    grids = {d: surface.grid(fields.surface_radius, fields.surface_points, d) for d in (1, 2)}
+    scan = surface.make_scan(score)
+    progress = Progress(len(network.variables) * sum(map(len, grids.values())), f"surface of {name}", " points")
+    found: dict[int, list[np.ndarray]] = {1: [], 2: []}
+    for seed, variables in enumerate(network.variables, config.seed):
+        key = jax.random.key(np.uint32(seed))
+        d1, d2 = (surface.direction(jax.random.fold_in(key, i), variables["params"]) for i in (_FIRST, _SECOND))
+
+        at = functools.partial(scan, variables["params"], variables["batch_stats"], d1, d2)
+        for dimensions, points in grids.items():
+            file = folder / f"surface_{dimensions}d_{name}_seed{seed}.npz"
+            values = surface.evaluate(at, points, file, progress)
+            found[dimensions].append(values.reshape(*[fields.surface_points] * dimensions, 2))
+    progress.close()
+    return {"line": np.array(found[1]), "plane": np.array(found[2]), "axis": grids[1][:, 0]}
+
+
+def sharpness(config: Config, network: Network, dataset: Dataset, name: str) -> Arrays:
+    """Ritz values [seeds, iterations] of the Hessian, plain and filter-normalised; loss and worst loss [seeds]."""
+    fields, score = config.landscape, make_score(config, network, dataset)
+
+    @jax.jit
+    def measure(variables: Any, key: jax.Array) -> dict[str, jax.Array]:
+        def objective(params: Any) -> jax.Array:
+            return score(params, variables["batch_stats"])[0]
+
+        params, n = variables["params"], fields.hessian_iterations
+        return {
+            "eigenvalues": hessian.spectrum(objective, params, n, key),
+            "relative_eigenvalues": hessian.spectrum(objective, params, n, key, relative=True),
+            "loss": objective(params),
+            "worst_loss": hessian.worst_case(objective, params, fields.ascent_radius, fields.ascent_steps),
+        }
+
+    progress, found = Progress(fields.seeds, f"sharpness of {name}", " networks"), []
+    for seed, variables in enumerate(network.variables, config.seed):
+        key = jax.random.fold_in(jax.random.key(np.uint32(seed)), _LANCZOS)
+        found.append(jax.device_get(measure(variables, key)))
+        progress.update(1)
+    progress.close()
+    return {key: np.array([one[key] for one in found]) for key in found[0]}
+
+
+def interpretation(network: Network, dataset: Dataset, count: int = 8) -> Arrays:
+    """Of the first seed: its first filters [F, 3, 3, 3] and the saliency [count, H, W] of the first test images."""
+    variables, images = network.variables[0], dataset.images[:count]
+    pixels, labels = normalise(jnp.asarray(images), dataset.mean, dataset.std), jnp.asarray(dataset.labels[:count])
+    saliency = jax.jit(interpret.saliency, static_argnums=0)(network.model, variables, pixels, labels)
+    return {"filters": interpret.first_filters(variables["params"]), "saliency": np.asarray(saliency), "images": images}
+
+
+def numbers(config: Config, network: Network, found: dict[str, Arrays]) -> dict[str, Any]:
+    """One number a seed for every measure of the verdict, from the stages' arrays."""
+    fields, probed, rates, area, sharp = config.landscape, *(found[k] for k in ("probes", "rates", "surfaces", "sharp"))
+    distances, norms = probed["distances"], probed["gradient_norm"]
+    far = np.hypot(*np.meshgrid(area["axis"], area["axis"]))
+    ring = np.abs(far - fields.surface_radius / 2) <= np.diff(area["axis"])[0] / 2
+    middle = fields.surface_points // 2
+    accuracies = [metrics.read(workdir)[-1]["test_accuracy"] for workdir in network.workdirs]
+    trained = [(rundir.read_summary(workdir) or {})["train_accuracy"] for workdir in network.workdirs]
+    return {
+        "loss_band": probe.band_width(probed["losses"]).mean(-1),
+        "predictiveness": probe.predictiveness(distances).mean(-1),
+        "relative_predictiveness": (probe.predictiveness(distances) / norms).mean(-1),
+        "beta_smoothness": probe.smoothness(distances, norms, fields.step_sizes).mean(-1),
+        "rate_band": band.width(rates["losses"]).mean(-1),
+        "negative_curvature": [surface.negative_curvature(plane[..., 0]) for plane in area["plane"]],
+        "surface_rise": [plane[ring, 0].mean() - plane[middle, middle, 0] for plane in area["plane"]],
+        "eigenvalue": sharp["eigenvalues"].max(-1),
+        "relative_eigenvalue": sharp["relative_eigenvalues"].max(-1),
+        "worst_rise": sharp["worst_loss"] - sharp["loss"],
+        "test_accuracy": accuracies,
+        "gap": np.array(trained) - np.array(accuracies),
+    }

@@ -1,0 +1,95 @@
+"""The loss around a trained network: filter-normalised slices of it (Li et al. 2018)."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vgg_jax.progress import Progress
+from vgg_jax.train import together
+
+BATCH = 8  # grid points a call
+
+# (params, batch_stats) -> (loss, accuracy)
+Score = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+
+
+def filter_norms(params: Any) -> Any:
+    """Euclidean norm of every filter (last kernel axis), kept in shape [1, ..., 1, O]; 0 for biases and BatchNorm."""
+    return jax.tree.map(_filter_norm, params)
+
+
+def _filter_norm(w: jax.Array) -> jax.Array:
+    if w.ndim < 2:
+        return jnp.zeros_like(w)
+    return jnp.sqrt(jnp.sum(w**2, tuple(range(w.ndim - 1)), keepdims=True))
+
+
+def direction(key: jax.Array, params: Any) -> Any:
+    """A random direction d, each filter of it scaled as the weights' own: d ||w|| / (||d|| + 1e-10)."""
+    leaves, tree = jax.tree.flatten(params)
+    drawn = [jax.random.normal(jax.random.fold_in(key, i), w.shape) for i, w in enumerate(leaves)]
+    random = jax.tree.unflatten(tree, drawn)
+    return jax.tree.map(
+        lambda d, norm, own: d * norm / (own + 1e-10), random, filter_norms(params), filter_norms(random)
+    )
+
+
+def grid(radius: float, points: int, dimensions: int) -> np.ndarray:
+    """Coordinates [points ** dimensions, 2] in [-radius, radius]; on a line the second is 0."""
+    axis = np.linspace(-radius, radius, points, dtype=np.float32)
+    other = axis if dimensions == 2 else np.zeros(1, np.float32)
+    return np.stack(np.meshgrid(axis, other, indexing="ij"), -1).reshape(-1, 2)
+
+
+def make_scan(score: Score) -> Callable[..., jax.Array]:
+    """scan(params, batch_stats, d1, d2, points [B, 2]) -> [B, 2]: loss and accuracy at w + a d1 + b d2."""
+
+    def scan(params: Any, batch_stats: Any, d1: Any, d2: Any, points: jax.Array) -> jax.Array:
+        def at(point: jax.Array) -> jax.Array:
+            moved = jax.tree.map(lambda w, x, y: w + point[0] * x + point[1] * y, params, d1, d2)
+            return jnp.stack(score(moved, batch_stats))
+
+        return together(at, points)
+
+    return jax.jit(scan)
+
+
+def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, progress: Progress) -> np.ndarray:
+    """Loss and accuracy [P, 2] at points [P, 2], in batches; file keeps what is done and is gone on with."""
+    values = np.full((len(points), 2), np.nan, np.float32)
+    if file.exists():
+        with np.load(file) as kept:
+            if np.array_equal(kept["points"], points):
+                values = kept["values"]
+    done = ~np.isnan(values[:, 0])
+    progress.update(int(done.sum()))
+    todo = np.flatnonzero(~done)
+    for start in range(0, len(todo), BATCH):
+        chosen = todo[start : start + BATCH]
+        padded = points[np.resize(chosen, BATCH)]  # one compiled size
+        values[chosen] = np.nan_to_num(np.asarray(scan(padded))[: len(chosen)], nan=np.inf)
+        save(file, points=points, values=values)
+        progress.update(len(chosen))
+    return values
+
+
+def save(file: Path, **arrays: Any) -> None:
+    """An npz, whole or not at all."""
+    partial = file.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)
+    os.replace(partial, file)
+
+
+def negative_curvature(losses: np.ndarray) -> float:
+    """Share of the inner points of a surface [P, P] where its discrete Hessian has a negative eigenvalue."""
+    c = losses[1:-1, 1:-1]
+    xx = losses[2:, 1:-1] - 2 * c + losses[:-2, 1:-1]
+    yy = losses[1:-1, 2:] - 2 * c + losses[1:-1, :-2]
+    xy = (losses[2:, 2:] - losses[2:, :-2] - losses[:-2, 2:] + losses[:-2, :-2]) / 4
+    smallest = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    return float(np.mean(smallest < 0))
