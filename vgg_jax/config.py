@@ -70,7 +70,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "landscape.learning_rates": (1e-12, 1e6),
     "landscape.band_epochs": (1, 10**6),
     "landscape.images": (1, 10**6),
-    "landscape.surface_points": (3, 1001),
+    "landscape.surface_points": (5, 1001),
     "landscape.surface_radius": (1e-6, 1e3),
     "landscape.hessian_iterations": (1, 1000),
     "landscape.ascent_radius": (0, 10),
@@ -186,6 +186,10 @@ def validate(config: Config) -> None:
             f"config.schedule.warmup_epochs={flat['schedule.warmup_epochs']:g} leaves nothing of "
             f"config.train.epochs={flat['train.epochs']}; lower the first or raise the second"
         )
+    if not flat.get("landscape.surface_points", 1) % 2:
+        raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
+    if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
+        raise UserError(f"config.{empty[0]} needs at least one number")
     places = (("stage", "stage", len(stages)), ("head", "dense layer", len(flat["model.hidden"]) + 1))
     for field, field_name, most in places:
         if len(flat[f"model.{field}_dropout"]) not in (0, most):

@@ -40,6 +40,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def sample(self, n: int) -> "Dataset":
+        """n of the images, always the same ones in mixed order; all of them if there are fewer."""
+        chosen = np.random.default_rng(0).permutation(len(self))[:n]
+        return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of shape, images and labels."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from vgg_jax import plots, rundir
 from vgg_jax.data import Dataset
-from vgg_jax.errors import Stopped
+from vgg_jax.errors import Stopped, UserError
 from vgg_jax.metrics import Record
 from vgg_jax.progress import Progress, Stopwatch
 from vgg_jax.run import Run
@@ -73,18 +73,24 @@ def fit_together(
             stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward)))
             for c, workdir in zip(configs, workdirs)
         ]
-        saved = [run.checkpoints.steps() for run in runs]
-        common = set.intersection(*saved)
-        if any(saved) and not common:
-            raise ValueError("runs without a saved step in common cannot go on together")
-        step = max(common, default=0)
-        init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
-        states = [run.restore(init(np.uint32(run.config.seed)), step) for run in runs]
+        step = _common_step(runs)
         summaries = [rundir.read_summary(workdir) for workdir in workdirs]
         if step == recipe.total_steps and all(summaries):
             print("already finished")
             return [summary for summary in summaries if summary]
-        return _Loop(config, data, recipe, runs, probe).train(_join(states), stop)
+        init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
+        state = _join([run.restore(init(np.uint32(run.config.seed)), step) for run in runs])
+        return _Loop(config, data, recipe, runs, probe).train(state, stop)
+
+
+def _common_step(runs: Sequence[Run]) -> int:
+    """The newest step to go on from. A kill can leave one run a save ahead, or one saved once and one not yet."""
+    saved = [run.checkpoints.steps() for run in runs]
+    common = set.intersection(*(steps if len(steps) > 1 else steps | {0} for steps in saved))
+    if not common:
+        listed = ", ".join(f"{run.workdir} at {max(steps, default=0)}" for run, steps in zip(runs, saved))
+        raise UserError(f"these runs have no step in common to go on from together: {listed}; train each by itself")
+    return max(common)
 
 
 class _Loop:
@@ -112,7 +118,7 @@ class _Loop:
                 n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
                     state = run_chunk(state, on_device, jnp.int32(n))
-                    sums = [jax.device_get(one.sums) for one in self._split(state)]
+                    sums = self._sums(state)
                 step += n
                 for run, one in zip(self.runs, sums):
                     run.check_finite(one)
@@ -123,14 +129,17 @@ class _Loop:
                     state = self._log(state, sums, progress)
                 if time.monotonic() - self.last_save > self.config.train.save_minutes * 60:
                     self._save(state)
-        self._measure(state, on_device, step)
+        if step == total:
+            self._measure(state, on_device, step)
         self._save(state)
-        for run in self.runs:
-            run.checkpoints.wait()
+        self._wait()
+        where = ", ".join(str(run.workdir) for run in self.runs)
         if step < total:
-            where = ", ".join(str(run.workdir) for run in self.runs)
             raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", stop[0])
-        return [run.summarise(one, self.watch, len(self.runs)) for run, one in zip(self.runs, self._split(state))]
+        summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, self._split(state))]
+        if stop:
+            raise Stopped(f"asked to stop when {where} was just finished", stop[0])
+        return summaries
 
     def _compile(self, state: TrainState, on_device: Batch) -> Any:
         chunk = make_train_chunk(self.config, self.recipe, self.data["train"])
@@ -145,6 +154,10 @@ class _Loop:
         if len(self.runs) == 1:
             return [state]
         return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(self.runs))]
+
+    def _sums(self, state: TrainState) -> list[dict[str, Any]]:
+        sums = jax.device_get(state.sums)
+        return [sums] if len(self.runs) == 1 else [{k: v[i] for k, v in sums.items()} for i in range(len(self.runs))]
 
     def _until_pause(self, step: int) -> int:
         """Steps until the epoch ends or something is to be measured."""
@@ -174,17 +187,23 @@ class _Loop:
 
     def _log(self, state: TrainState, sums: Sequence[dict[str, Any]], progress: Progress) -> TrainState:
         """A record of every run; returns the state with its sums at zero."""
-        speed, states = self.watch.speed(), self._split(state)
+        timing = {"images_per_second": self.watch.speed(), "trained_together": len(self.runs)}
+        states = self._split(state)
         for run, one, its_sums in zip(self.runs, states, sums):
-            line = run.log_point(one, its_sums, self.watch, speed)
+            line = run.log_point(one, its_sums, self.watch, timing)
             progress.say(line if len(self.runs) == 1 else f"seed {run.config.seed}  {line}")
         return _join([one.replace(sums=zero_sums()) for one in states])
 
     def _save(self, state: TrainState) -> None:
         with self.watch("save"):
+            self._wait()  # so that no run is ever more than one save behind another
             for run, one in zip(self.runs, self._split(state)):
                 run.save(one)
         self.last_save = time.monotonic()
+
+    def _wait(self) -> None:
+        for run in self.runs:
+            run.checkpoints.wait()
 
     def _draw_samples(self, run: Run, state: TrainState, on_device: Batch) -> None:
         dataset, size = self.data["train"], self.config.train.batch_size

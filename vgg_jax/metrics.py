@@ -12,7 +12,7 @@ from vgg_jax.errors import UserError
 
 Record = dict[str, Any]
 # The only fields of a record that differ between a run and its repetition.
-TIMING = ("images_per_second", "seconds")
+TIMING = ("images_per_second", "trained_together", "seconds")
 
 
 class Lines:

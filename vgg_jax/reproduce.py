@@ -6,6 +6,7 @@ python -m vgg_jax.reproduce seed1|seed2 [--seeds 3] [--rows vgg_a,vgg_a_bn] [--c
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -29,10 +30,13 @@ def plan(rows: Sequence[tables.Row], seeds: int, workdir: Path, overrides: Mappi
     return jobs
 
 
-def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> None:
-    """Train a row's seeds, as many of them in one program as stand at the same step and fit into memory."""
-    for group in _groups([job for job in jobs if not _finished(job[1])]):
-        _train_group(group, splits)
+def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
+    """Train a row's seeds, as many of them in one program as stand at the same step and fit into memory.
+
+    Returns: what went wrong with which of them.
+    """
+    unfinished = [job for job in jobs if not _finished(job[1])]
+    return [failure for group in _groups(unfinished) for failure in _train_group(group, splits)]
 
 
 def _finished(workdir: Path) -> bool:
@@ -54,29 +58,32 @@ def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
     return [members for _, members in groups]
 
 
-def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> None:
+def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     try:
         fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
+        return []
+    except UserError as error:  # one of them diverged
+        parts = [[job] for job in group]
+        why = str(error)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) or len(group) == 1:
             raise
         half = len(group) // 2
-        print(f"not enough memory for {len(group)} seeds at once; going on with {half}", flush=True)
-        for part in (group[:half], group[half:]):
-            _train_group(part, splits)
+        parts = [group[:half], group[half:]]
+        why = f"not enough memory for {len(group)} seeds at once"
+    if len(group) == 1:
+        return [why]
+    print(f"{why}; going on with {len(parts[0])} at once", flush=True)
+    return [failure for part in parts for failure in _train_group(part, splits)]
 
 
-def write(table: str, workdir: Path, results: Path) -> str:
-    """JSON, Markdown and pictures of what workdir holds; returns the Markdown."""
-    result = tables.collect(table, workdir)
-    text = tables.markdown(result)
-    results.mkdir(parents=True, exist_ok=True)
+def write(result: dict[str, Any], text: str, results: Path) -> None:
+    """The table as JSON, Markdown and pictures."""
+    table = result["table"]
     (results / f"{table}.json").write_text(json.dumps(result) + "\n")
     (results / f"{table}.md").write_text(text)
-    if any(row["runs"] for row in result["rows"]):
-        plots.table_accuracy(result, tables.caption(result), results / f"{table}_accuracy.png")
-        plots.table_curves(result, results / f"{table}_curves.png")
-    return text
+    plots.table_accuracy(result, tables.caption(result), results / f"{table}_accuracy.png")
+    plots.table_curves(result, results / f"{table}_curves.png")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -85,20 +92,32 @@ def main(argv: Sequence[str]) -> None:
         "--seeds": {"type": int, "default": 3, "help": "how many, from config.seed on"},
         "--rows": {"default": "", "help": "config names, separated by commas; default all"},
         "--workdir": {"help": "where the runs are; default checkpoints/TABLE"},
-        "--results": {"default": "results", "help": "where TABLE.json, .md and pictures go"},
-        "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, print what there is"},
+        "--results": {"help": "where TABLE.json, .md and pictures go; default results, or a given --workdir"},
+        "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, only print what there is"},
     })  # fmt: skip
     rows = _chosen(given.table, given.rows)
-    workdir, results = Path(given.workdir or f"checkpoints/{given.table}"), Path(given.results)
-    failed = [] if given.only_print else _train_all(plan(rows, _count(given.seeds), workdir, overrides))
-    print(write(given.table, workdir, results))
-    print(f"written to {results / given.table}.json, .md, _accuracy.png and _curves.png")
+    workdir = Path(given.workdir or f"checkpoints/{given.table}")
+    if given.only_print:
+        print(tables.markdown(tables.collect(given.table, workdir)))
+        return
+    results = Path(given.results or given.workdir or "results")
+    jobs = plan(rows, _count(given.seeds), workdir, overrides)
+    if results.exists() and not results.is_dir():
+        raise UserError(f"{results} is a file; give another --results")
+    results.mkdir(parents=True, exist_ok=True)
+    failed = _train_all(jobs)
+    result = tables.collect(given.table, workdir)
+    text = tables.markdown(result)
+    print(text)
+    if any(row["runs"] for row in result["rows"]):
+        write(result, text, results)
+        print(f"written to {results / given.table}.json, .md, _accuracy.png and _curves.png")
     if failed:
         raise UserError("; ".join(failed))
 
 
 def _train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
-    """Trains row after row; returns what failed, so that one row's divergence costs no other row."""
+    """Trains row after row; returns what failed, so that one run's divergence costs no other run."""
     jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
     for config, workdir in [job for seeded in jobs.values() for job in seeded]:
@@ -110,11 +129,7 @@ def _train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
         config = seeded[0][0]
         splits = loaded[configs.to_json(config.data)]
         print(f"row {number} of {len(jobs)}, {name}: {describe.line(config, len(splits['train'].class_names))}")
-        try:
-            train(seeded, splits)
-        except UserError as error:
-            failed.append(f"{name}: {error}")
-            print(failed[-1], flush=True)
+        failed += [f"{name}: {failure}" for failure in train(seeded, splits)]
     return failed
 
 

@@ -57,7 +57,7 @@ class Run:
         )
         raise UserError(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
 
-    def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, speed: float) -> str:
+    def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, timing: Record) -> str:
         """Evaluate, write a record, remember the best; returns the line to show."""
         step = int(state.step)
         record: Record = {
@@ -70,8 +70,8 @@ class Run:
         with watch("evaluate"):
             for split in ("validation", "test"):
                 if len(self.data[split]):
-                    record |= self._evaluate(state, split)
-        record |= {"images_per_second": speed, "seconds": watch.total()}
+                    record |= self._evaluate(state, split, self.data[split])
+        record |= timing | {"seconds": watch.total()}
         if not all(math.isfinite(value) for value in record.values()):
             self._diverged(f"a loss is not finite after step {step}")
         self.log.write(record)
@@ -88,11 +88,10 @@ class Run:
             + f"  {record['images_per_second']:,.0f} images/s  {clock(record['seconds'])}"
         )
 
-    def _evaluate(self, state: TrainState, split: str, most: int | None = None) -> Record:
-        images, labels = self.data[split].images[:most], self.data[split].labels[:most]
-        logits = predict(self.forward, state.variables, images, self.eval_batch)
-        loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(labels))))
-        return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, labels)["accuracy"]}
+    def _evaluate(self, state: TrainState, split: str, dataset: Dataset) -> Record:
+        logits = predict(self.forward, state.variables, dataset.images, self.eval_batch)
+        loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(dataset.labels))))
+        return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"]}
 
     def save(self, state: TrainState) -> None:
         """The best first, so that no state is on the disk whose best is not."""
@@ -105,18 +104,17 @@ class Run:
         if self.log.records:
             plots.curves(self.log.records, self.workdir / "curves.png")
 
-    def summarise(self, state: TrainState, watch: Stopwatch, together: int) -> dict[str, Any]:
+    def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
         """Write summary.json; returns it."""
         rows = count(self.recipe.model, self.config.data.image_size)
         with watch("evaluate"):
-            train_accuracy = self._evaluate(state, "train", 10_000)["train_accuracy"]
+            train_accuracy = self._evaluate(state, "train", self.data["train"].sample(10_000))["train_accuracy"]
         summary = {
             "protocols": protocols(self.log.records),
-            "train_accuracy": train_accuracy,  # in evaluation mode, of the first 10,000 images
+            "train_accuracy": train_accuracy,  # in evaluation mode, of 10,000 images or all
             "parameters": sum(row.parameters for row in rows),
             "multiply_adds": sum(row.multiply_adds for row in rows),
             "seconds": watch.total(),
-            "trained_together": together,  # so many runs shared those seconds
             "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},
             "device": rundir.device(),
         }

@@ -1,5 +1,6 @@
 """The two seeds' tables: their rows, and what a folder of runs says about them."""
 
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,17 +45,21 @@ PROTOCOLS = ("final", "best_test", "selected")
 def collect(table: str, workdir: Path) -> dict[str, Any]:
     """All that the run directories workdir/<config>/seed<n> say, as results/<table>.json holds it.
 
-    A run under way counts with the epochs it has; accuracies are fractions, of the test set but
-    for train_accuracy.
+    A run under way counts only where no seed of its row is finished. Accuracies are fractions, of the
+    test set but for train_accuracy.
     """
     return {"table": table, "rows": [_row(row, workdir / row.config) for row in TABLES[table]]}
 
 
 def _row(row: Row, folder: Path) -> dict[str, Any]:
-    found = {int(p.name.removeprefix("seed")): p for p in folder.glob("seed*") if (p / "metrics.jsonl").is_file()}
-    runs = [_run(seed, found[seed]) for seed in sorted(found)]
+    names = [re.fullmatch(r"seed(\d+)", p.parent.name) for p in folder.glob("seed*/metrics.jsonl")]
+    found = {int(name[1]): folder / name[0] for name in names if name}
+    runs = [run for seed in sorted(found) if (run := _run(seed, found[seed]))["curve"]]
+    finished = [run["curve"][-1][0] == run["epochs"] for run in runs]
+    for run, done in zip(runs, finished):
+        run["counts"] = done or not any(finished)
     counts = _counts(*rundir.read_run(found[min(found)])) if found else {}
-    return row._asdict() | counts | {"runs": [run for run in runs if run["curve"]]}
+    return row._asdict() | counts | {"runs": runs}
 
 
 def _run(seed: int, workdir: Path) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
         "test_accuracy": {k: v and v["test_accuracy"] for k, v in metrics.protocols(records).items()},
         "train_accuracy": summary.get("train_accuracy"),
         "seconds": records[-1]["seconds"] if records else 0.0,
-        "trained_together": summary.get("trained_together", 1),
+        "trained_together": records[-1].get("trained_together", 1) if records else 1,
         "device": facts["device"],
         "commit": facts["commit"],
         "curve": [[r["epoch"], r["train_accuracy"], r["test_accuracy"]] for r in records],
@@ -91,7 +96,7 @@ def markdown(result: dict[str, Any]) -> str:
     )  # fmt: skip
     lines = [_line(head), _line(["---"] * len(head))]
     for row in result["rows"]:
-        runs = row["runs"]
+        runs = [run for run in row["runs"] if run["counts"]]
         lines.append(_line([
             f"{row['name']} (`{row['config']}.py`)",
             row["what"],
@@ -115,8 +120,9 @@ def caption(result: dict[str, Any]) -> str:
     batch = " and ".join(str(n) for n in sorted({run["batch_size"] for run in runs}))
     return (
         f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
-        "on all test images; the seed reports its best epoch on the test set. train - test: accuracy on training "
-        "images (the first 10,000, in evaluation mode) less the final one on test images, in points."
+        "on all test images; the seed reports its best epoch on the test set. Epochs like 12 of 30: under way. "
+        "train - test: accuracy on training "
+        "images (10,000 of them, in evaluation mode) less the final one on test images, in points."
     )
 
 

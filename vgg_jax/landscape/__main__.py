@@ -5,6 +5,7 @@ python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] 
 
 import json
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -69,8 +70,11 @@ def _kept(file: Path, measure: Callable[[str], Arrays], name: str) -> Arrays:
     """The arrays of a stage from its file, or measured and put there."""
     if not file.exists():
         surface.save(file, **measure(name))
-    with np.load(file) as kept:
-        return dict(kept)
+    try:
+        with np.load(file) as kept:
+            return dict(kept)
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{file} is damaged; delete it, and it is measured again") from None
 
 
 def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) -> None:
@@ -86,7 +90,7 @@ def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) ->
         plots.surface_plane(both, statistics, workdir / "surface_plane.png")
         plots.surface_hills(both, statistics, workdir / "surface_hills.png")
     elif stage == "sharp":
-        plots.sharpness(both, workdir / "sharpness.png")
+        plots.sharpness(both, statistics, workdir / "sharpness.png")
     else:
         plots.filters(both, workdir / "filters.png")
         plots.saliency(both, workdir / "saliency.png")
@@ -100,7 +104,7 @@ def _note(config: Config, train_images: int) -> str:
         f"{config.train.batch_size}, {f.seeds} seeds, on {rundir.device()}. Mean ± standard deviation over seeds; a "
         f"claim holds by a measure if it does for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
         f"{max(f.step_sizes):g}, every {f.probe_steps} training steps. Surfaces and sharpness: {f.images} training "
-        f"images, evaluation mode; BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "
+        f"images, no augmentation, BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "
         "of each filter's norm."
     )
 

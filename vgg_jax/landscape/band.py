@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vgg_jax import config as configs
 from vgg_jax.data import Dataset
 from vgg_jax.optim import make_optimizer
 from vgg_jax.progress import Progress
@@ -25,20 +26,20 @@ def train(
     """
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
     pairs = [(seed, rate) for seed in seeds for rate in learning_rates]
-    scales = jnp.array([rate / config.optimizer.learning_rate for _, rate in pairs], jnp.float32)
+    rates = jnp.array([rate for _, rate in pairs], jnp.float32)
     init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
     states = [init(np.uint32(seed)) for seed, _ in pairs]
     state = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
     data = jax.device_put({"image": dataset.images, "label": dataset.labels})
     epoch = make_epoch(config, dataset)
 
-    def step_all(many: TrainState, scales: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
-        return together(lambda one: epoch(one[0], one[1], data), (many, scales))
+    def step_all(many: TrainState, rates: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
+        return together(lambda one: epoch(one[0], one[1], data), (many, rates))
 
     run = jax.jit(step_all, donate_argnums=0)
     progress, losses = Progress(epochs, "learning rates", " epochs"), []
     for _ in range(epochs):
-        state, loss = run(state, scales, data)
+        state, loss = run(state, rates, data)
         losses.append(np.asarray(loss))
         progress.update(1)
     progress.close()
@@ -48,12 +49,13 @@ def train(
 def make_epoch(
     config: Config, dataset: Dataset
 ) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, jax.Array]]:
-    """epoch(state, scale, data) -> (state an epoch on, loss of every step); scale multiplies the learning rate."""
+    """epoch(state, scale, data) -> (state an epoch on, loss of every step); rate is the schedule's peak."""
+    config = configs.override(config, {"optimizer.learning_rate": "1.0"})  # a schedule to multiply
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
     get_batch = make_get_batch(config, dataset)
 
-    def epoch(state: TrainState, scale: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
-        optimizer = make_optimizer(config, lambda step: scale * recipe.schedule(step))
+    def epoch(state: TrainState, rate: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
+        optimizer = make_optimizer(config, lambda step: rate * recipe.schedule(step))
         train_step = make_train_step(recipe._replace(optimizer=optimizer))
         order = epoch_order(state.key, state.step // recipe.steps_per_epoch, len(dataset))
 

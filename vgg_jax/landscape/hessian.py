@@ -50,8 +50,8 @@ def spectrum(objective: Objective, params: Any, iterations: int, key: jax.Array,
     """Ritz values [iterations], ascending, of the Hessian at params.
 
     relative: of the Hessian in filter-normalised coordinates u, w + ||w_filter|| u, with biases and
-    BatchNorm left out. It does not change when a filter is scaled and the next layer scaled back,
-    which the Hessian itself does.
+    BatchNorm left out. It does not change when a whole layer is scaled and the next scaled back,
+    which changes no output of a ReLU network, and the Hessian itself does.
     """
     flat, unravel = ravel_pytree(params)
     scale = jax.tree.map(jnp.broadcast_to, filter_norms(params), jax.tree.map(jnp.shape, params)) if relative else None

@@ -93,12 +93,13 @@ def surface_hills(found: Found, statistics: str, file: Path) -> None:
     figure = plt.figure(figsize=(11, 5))
     levels = np.log10(_levels(found))
     for i, (name, arrays) in enumerate(found.items(), 1):
+        ticks = arrays["axis"][[0, len(arrays["axis"]) // 2, -1]]
         axis: Any = figure.add_subplot(1, 2, i, projection="3d")
         x, y = np.meshgrid(arrays["axis"], arrays["axis"], indexing="ij")
         height = np.clip(np.log10(np.maximum(arrays["plane"][0, :, :, 0], 1e-12)), levels[0], levels[-1])
         axis.plot_surface(x, y, height, cmap="viridis", vmin=levels[0], vmax=levels[-1], lw=0, rstride=1, cstride=1)
         axis.set(title=LABELS[name], zlim=(levels[0], levels[-1]), zlabel="log10 loss")
-        axis.set(xticks=(-1, 0, 1) * arrays["axis"][-1], yticks=(-1, 0, 1) * arrays["axis"][-1])
+        axis.set(xticks=ticks, yticks=ticks)
     figure.suptitle(f"training loss, filter-normalised directions; {statistics}", fontsize=9)
     write(figure, file)
 
@@ -110,13 +111,14 @@ def _levels(found: Found) -> np.ndarray:
     return np.geomspace(low, max(losses.max(), 1.01 * low), 16)
 
 
-def sharpness(found: Found, file: Path) -> None:
+def sharpness(found: Found, statistics: str, file: Path) -> None:
     """Ritz values of the Hessian and the rise to the worst loss, a mark a seed."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     for x, (name, arrays) in enumerate(found.items()):
         for axis, key in zip(axes, ("eigenvalues", "relative_eigenvalues")):
             for values in arrays[key]:
-                axis.plot(np.arange(1, 6), np.sort(values)[::-1][:5], "o-", color=COLOURS[name], lw=0.8, ms=4)
+                top = np.sort(values)[::-1][:5]
+                axis.plot(np.arange(1, len(top) + 1), top, "o-", color=COLOURS[name], lw=0.8, ms=4)
             axis.plot([], [], "o-", color=COLOURS[name], label=LABELS[name])
         rises = arrays["worst_loss"] - arrays["loss"]
         axes[2].plot(np.full(len(rises), x), rises, "o", color=COLOURS[name], label=LABELS[name])
@@ -127,6 +129,7 @@ def sharpness(found: Found, file: Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
+    figure.suptitle(f"at the end of training, a mark a seed; {statistics}", fontsize=9)
     write(figure, file)
 
 
@@ -193,5 +196,5 @@ def verdict(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     axis.set_yticks(range(len(rows)), [row["measure"] for row in rows], fontsize=8)
     reach = max([2.0, *(max(r, 1 / r) for row in rows for r in row["ratios"] if r > 0 and np.isfinite(r))])
     axis.set(xscale="log", xlim=(1 / (1.3 * reach), 1.3 * reach), ylim=(len(rows) - 0.5, -0.5))
-    axis.set(xlabel="without / with BatchNorm, a mark a seed; shaded: where the claim about BatchNorm holds")
+    axis.set(xlabel="without / with BatchNorm, a mark a seed where positive; shaded: where the claim holds")
     write(figure, file)

@@ -75,13 +75,13 @@ def rate_band(config: Config, network: Network, splits: dict[str, Dataset]) -> A
 
 
 def make_score(config: Config, network: Network, dataset: Dataset) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
-    """score(params, batch_stats) -> (loss, accuracy) on the first training images, without dropout.
+    """score(params, batch_stats) -> (loss, accuracy) on training images, without dropout.
 
     BatchNorm uses batch_stats, or the images' own statistics if the config says so.
     """
     fields = config.landscape
-    images = normalise(jnp.asarray(dataset.images[: fields.images]), dataset.mean, dataset.std)
-    labels = jnp.asarray(dataset.labels[: fields.images])
+    chosen = dataset.sample(fields.images)
+    images, labels = normalise(jnp.asarray(chosen.images), dataset.mean, dataset.std), jnp.asarray(chosen.labels)
     model = network.model.clone(stage_dropout=(), head_dropout=())
     recipe = make_recipe(network.config, len(dataset.class_names), len(dataset))
 

@@ -72,7 +72,7 @@ def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, pro
     for start in range(0, len(todo), BATCH):
         chosen = todo[start : start + BATCH]
         padded = points[np.resize(chosen, BATCH)]  # one compiled size
-        values[chosen] = np.nan_to_num(np.asarray(scan(padded))[: len(chosen)], nan=np.inf)
+        values[chosen] = np.nan_to_num(np.asarray(scan(padded))[: len(chosen)], nan=np.inf, posinf=np.inf)
         save(file, points=points, values=values)
         progress.update(len(chosen))
     return values
@@ -86,10 +86,14 @@ def save(file: Path, **arrays: Any) -> None:
 
 
 def negative_curvature(losses: np.ndarray) -> float:
-    """Share of the inner points of a surface [P, P] where its discrete Hessian has a negative eigenvalue."""
+    """Share of the inner points of a surface [P, P] where its discrete Hessian has a negative eigenvalue.
+
+    Points next to a loss that is not finite are left out.
+    """
     c = losses[1:-1, 1:-1]
-    xx = losses[2:, 1:-1] - 2 * c + losses[:-2, 1:-1]
-    yy = losses[1:-1, 2:] - 2 * c + losses[1:-1, :-2]
-    xy = (losses[2:, 2:] - losses[2:, :-2] - losses[:-2, 2:] + losses[:-2, :-2]) / 4
-    smallest = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    return float(np.mean(smallest < 0))
+    with np.errstate(invalid="ignore"):
+        xx = losses[2:, 1:-1] - 2 * c + losses[:-2, 1:-1]
+        yy = losses[1:-1, 2:] - 2 * c + losses[1:-1, :-2]
+        xy = (losses[2:, 2:] - losses[2:, :-2] - losses[:-2, 2:] + losses[:-2, :-2]) / 4
+        smallest = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    return float(np.mean(smallest[np.isfinite(smallest)] < 0))

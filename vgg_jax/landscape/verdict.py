@@ -25,7 +25,7 @@ MEASURES = (
     Measure(SMOOTH, "effective beta-smoothness", "beta_smoothness"),
     Measure(SMOOTH, "learning-rate band, max - min of the training loss", "rate_band"),
     Measure(CONVEX, "share of the surface with negative curvature", "negative_curvature"),
-    Measure(CONVEX, "rise of the loss half a radius away, mean over the surface", "surface_rise"),
+    Measure(FLAT, "rise of the loss half a radius away, mean over the surface", "surface_rise"),
     Measure(FLAT, "largest Hessian eigenvalue", "eigenvalue"),
     Measure(FLAT, "largest Hessian eigenvalue, filter-normalised", "relative_eigenvalue"),
     Measure(FLAT, "rise to the worst loss in the relative radius", "worst_rise"),
@@ -38,12 +38,15 @@ def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str,
     """A row for each measure. values: {"plain" | "bn": {key: one number a seed}}.
 
     ratio is without / with BatchNorm of the means. A claim holds by a measure if it does for every
-    seed (networks of one seed are compared), fails if for none, and is mixed otherwise.
+    seed (networks of one seed are compared), fails if against it for every one, and is mixed otherwise.
+    What is not finite loses against everything.
     """
     rows = []
     for measure in MEASURES:
         without, having = (list(map(float, values[name][measure.key])) for name in ("plain", "bn"))
-        wins = sum((b > a) if measure.larger else (b < a) for a, b in zip(without, having))
+        sign = 1 if measure.larger else -1
+        gains = [_finite(sign * b) - _finite(sign * a) for a, b in zip(without, having)]
+        wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
         rows.append({
             "claim": measure.claim,
             "measure": measure.name,
@@ -53,9 +56,13 @@ def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str,
             "ratio": _ratio(statistics.mean(without), statistics.mean(having)),
             "ratios": [_ratio(a, b) for a, b in zip(without, having)],
             "seeds_for": wins,
-            "holds": "yes" if wins == len(without) else "no" if wins == 0 else "mixed",
+            "holds": "yes" if wins == len(gains) else "no" if losses == len(gains) else "mixed",
         })  # fmt: skip
     return rows
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else -1e300
 
 
 def _ratio(a: float, b: float) -> float:

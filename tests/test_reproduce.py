@@ -1,0 +1,167 @@
+"""Tables: several seeds at once, skipping, going on, printing."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import SMALL, config, dataset, flags
+from test_bad_input import ends  # noqa: F401, a fixture
+from test_resume import contents, without_timing
+
+from vgg_jax import fit, main, reproduce, tables
+from vgg_jax.errors import UserError
+from vgg_jax.metrics import read
+from vgg_jax.run import Run
+from vgg_jax.train import init_state, make_recipe, make_train_chunk, together
+
+SHORT = SMALL | {"train.save_minutes": "0", "model.head_dropout": "(0.5, 0.5)"}
+
+
+def arguments(root, rows="vgg_light", seeds=2, fields=SHORT, more=()):
+    where = ["--workdir", str(root / "runs"), "--results", str(root / "results")]
+    return ["seed2", "--seeds", str(seeds), "--rows", rows, *where, *more, *flags(fields)]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A row of two seeds trained together."""
+    root = tmp_path_factory.mktemp("table")
+    reproduce.main(arguments(root))
+    return root
+
+
+def test_seeds_trained_together_are_those_trained_alone(done, tmp_path):
+    """To the last bit on a CPU."""
+    for seed in (0, 1):
+        alone, run = tmp_path / f"seed{seed}", done / "runs" / "vgg_light" / f"seed{seed}"
+        fields = SHORT | {"seed": str(seed)}
+        main.main(["--config", "configs/vgg_light.py", "--workdir", str(alone), *flags(fields)])
+        assert without_timing(run) == without_timing(alone) != []
+        ours, theirs = contents(run), contents(alone)
+        assert ours.keys() == theirs.keys()
+        for path in ours:
+            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    assert [record["trained_together"] for record in read(done / "runs/vgg_light/seed1")] == [2, 2]
+
+
+def test_vmap_gives_the_same_seeds_within_rounding():
+    """What a GPU does, on the CPU. By SGD: Adam makes full steps of the rounding in a gradient that should be 0."""
+    c, data = config("vgg_a_bn_sgd", SMALL, train__batch_size="16"), dataset(64)
+    recipe = make_recipe(c, 4, 64)
+    chunk = make_train_chunk(c, recipe, data)
+    on_device = {"image": jnp.asarray(data.images), "label": jnp.asarray(data.labels)}
+    states = jax.vmap(lambda seed: init_state(recipe, seed))(jnp.arange(2))
+    one = jax.jit(lambda s: together(lambda x: chunk(x, on_device, 4), s))(states)
+    other = jax.jit(jax.vmap(lambda x: chunk(x, on_device, 4)))(states)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_row_is_not_trained_again(done, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "fit_together", lambda *_: pytest.fail("trained again"))
+    reproduce.main(arguments(done))
+    assert "VGG_Light (`vgg_light.py`)" in capsys.readouterr().out
+
+
+def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_path, monkeypatch):
+    """A kill between the saves of two seeds: both go on from the step they have in common."""
+    saves, save = [], Run.save
+
+    def failing(self, state):
+        saves.append(self.config.seed)
+        if len(saves) == 4:  # the second save of the second seed
+            raise KeyboardInterrupt
+        save(self, state)
+
+    monkeypatch.setattr(fit, "CHUNK_SECONDS", 1e-6)
+    monkeypatch.setattr(Run, "save", failing)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.main(arguments(tmp_path))
+    steps = [max(reproduce.saved_steps(tmp_path / f"runs/vgg_light/seed{s}")) for s in (0, 1)]
+    assert steps[0] > steps[1] > 0
+    monkeypatch.setattr(Run, "save", save)
+    reproduce.main(arguments(tmp_path))
+    for seed in (0, 1):
+        run, whole = (root / f"runs/vgg_light/seed{seed}" for root in (tmp_path, done))
+        assert without_timing(run) == without_timing(whole)
+        ours, theirs = contents(run), contents(whole)
+        for path in theirs:
+            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+
+
+def test_the_json_says_what_the_runs_say(done):
+    result = json.loads((done / "results" / "seed2.json").read_text())
+    rows = {row["config"]: row for row in result["rows"]}
+    assert list(rows) == [row.config for row in tables.TABLES["seed2"]]
+    assert [run["seed"] for run in rows["vgg_light"]["runs"]] == [0, 1]
+    assert rows["vgg_a"]["runs"] == []
+    for run in rows["vgg_light"]["runs"]:
+        records = without_timing(done / f"runs/vgg_light/seed{run['seed']}")
+        assert run["test_accuracy"]["final"] == records[-1]["test_accuracy"]
+        assert run["test_accuracy"]["best_test"] == max(r["test_accuracy"] for r in records)
+        assert run["curve"] == [[r["epoch"], r["train_accuracy"], r["test_accuracy"]] for r in records]
+        assert 0 <= run["train_accuracy"] <= 1
+    assert rows["vgg_light"]["parameters"] > 0 and rows["vgg_light"]["multiply_adds"] > 0
+    for picture in ("accuracy", "curves"):
+        assert (done / "results" / f"seed2_{picture}.png").stat().st_size > 5000
+
+
+def test_only_printing(done, tmp_path, capsys):
+    reproduce.main(arguments(done, more=["--table"]))
+    said = capsys.readouterr().out
+    assert "| VGG_Light (`vgg_light.py`) |" in said and "On cpu" in said
+    reproduce.main(["seed1", "--table", "--workdir", str(tmp_path)])
+    assert "Nothing has been run yet." in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_mean_and_deviation():
+    assert tables.spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00 (3)"
+    assert tables.spread([88.0]) == "88.00 (1)"
+    assert tables.spread([]) == ""
+
+
+def test_fewer_seeds_at_once_when_memory_is_short(monkeypatch, capsys):
+    trained = []
+
+    def fit_together(configs, splits, workdirs):
+        if len(configs) > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        trained.extend(configs)
+
+    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    reproduce._train_group([(i, None) for i in range(3)], {})
+    assert trained == [0, 1, 2]
+    assert "not enough memory for 3 seeds at once; going on with 1 at once" in capsys.readouterr().out
+
+
+def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  # noqa: F811
+    trained = []
+
+    def fit_together(configs, splits, workdirs):
+        if any(config.model.batch_norm == "none" and config.seed == 1 for config in configs):
+            raise UserError("the loss is not finite at step 3")
+        trained.append([str(workdir.relative_to(tmp_path / "runs")) for workdir in workdirs])
+
+    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=3)
+    ends(reproduce.main, argv, "error: vgg_light: the loss is not finite at step 3")
+    assert trained == [
+        ["vgg_light/seed0"],
+        ["vgg_light/seed2"],
+        ["vgg_a_bn_sgd/seed0", "vgg_a_bn_sgd/seed1", "vgg_a_bn_sgd/seed2"],
+    ]
+
+
+@pytest.mark.parametrize("case", [
+    (["seed3"], "invalid choice: 'seed3'"),
+    (["seed2", "--rows", "vgg_b"], "no row vgg_b in seed2", "vgg_a_bn_sgd"),
+    (["seed2", "--results", __file__], "is a file; give another --results"),
+    (["seed2", "--seeds", "0"], "--seeds takes 1 to 1000, not 0"),
+    (["seed2", "--config.train.epoch=1"], "did you mean train.epochs?"),
+])  # fmt: skip
+def test_mistakes(case, ends, tmp_path):  # noqa: F811
+    argv, *words = case
+    ends(reproduce.main, [*argv, "--workdir", str(tmp_path)], *words)
