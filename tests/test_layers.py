@@ -57,13 +57,42 @@ def test_convolution_under_vmap_is_the_plain_one():
     np.testing.assert_allclose(together, jnp.stack([conv_cpu(a, b) for a, b in zip(x, kernels)]), atol=1e-4)
 
 
+def flax_pool(x):
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
 def test_max_pool_and_its_gradient_agree_with_flax():
     x = jax.random.normal(jax.random.key(0), (3, 7, 8, 5))  # an odd row is left out
     dy = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
     ours, our_vjp = jax.vjp(max_pool, x)
-    theirs, their_vjp = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    theirs, their_vjp = jax.vjp(flax_pool, x)
     np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(our_vjp(dy)[0], their_vjp(dy)[0])
+
+
+def test_the_first_of_a_tie_takes_the_gradient_as_in_flax():
+    x = jax.random.randint(jax.random.key(0), (4, 8, 8, 16), 0, 3).astype(jnp.float32)
+    ours, theirs = (jax.grad(lambda x, p=pool: jnp.sum(jnp.sin(p(x))))(x) for pool in (max_pool, flax_pool))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_max_pool_of_a_signal_that_xla_computes_twice(seed):
+    """Fused with what comes before it, x is rounded in one way for the maximum and in another for the gradient."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    x, kernel = jax.random.normal(keys[0], (8, 4, 4, 16)), jax.random.normal(keys[1], (3, 3, 16, 16)) / 12
+    scale, bias = 1 + 0.01 * jax.random.normal(keys[2], (1, 1, 1, 16)), 0.01 * jax.random.normal(keys[3], (1, 1, 1, 16))
+
+    def gradient(pool):
+        def loss(kernel, scale, bias):
+            y = conv_cpu(x, kernel)
+            y = (y - y.mean((0, 1, 2), keepdims=True)) * jax.lax.rsqrt(y.var((0, 1, 2), keepdims=True) + 1e-3)
+            return jnp.sum(jnp.sin(pool(nn.relu(y * scale + bias))))
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(kernel, scale, bias)
+
+    for ours, theirs in zip(gradient(max_pool), gradient(flax_pool)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(jnp.abs(theirs).max()))
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.5])
