@@ -2,7 +2,7 @@
 
 COMMAND   python -m vgg_jax.landscape --config configs/landscape_quick.py
 RUNTIME   about 8 minutes on two CPU cores (7.6 measured, n=1)
-EXPECTED  a verdict and nine pictures; docs/landscape.md says how to read them
+EXPECTED  a verdict and ten pictures; docs/landscape.md says how to read them
 """
 
 from ml_collections import ConfigDict

@@ -257,7 +257,7 @@ def test_using_a_run(finished: tuple[Path, Path], ends: Ends, tmp_path: Path) ->
             ends(main, ["--workdir", str(none), *words], f"{none} is no run directory", "train one first")
     ends(predict.main, [*where, str(tmp_path / "nosuch.png")], f"no picture {tmp_path / 'nosuch.png'}")
     ends(predict.main, [*where, str(tmp_path)], f"cannot read picture {tmp_path}")
-    ends(cli._dispatch, ["trian", *where], "no verb 'trian'", "one of train, evaluate")
+    ends(cli._dispatch, ["trian", *where], "no verb 'trian'", "one of train, reproduce,")
     ends(cli._dispatch, ["evaluate"], "required: --workdir", "--help")
 
 
