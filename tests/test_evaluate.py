@@ -76,7 +76,7 @@ def test_vgg_jax_reaches_every_verb(capsys):
         with pytest.raises(SystemExit) as end:
             cli._dispatch([verb, "--help"])
         assert end.value.code == 0
-        assert f"python -m {module}" in capsys.readouterr().out
+        assert f"python -m {module.removesuffix('.__main__')}" in capsys.readouterr().out
 
 
 def test_describe_prints_the_counts(capsys):
