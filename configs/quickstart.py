@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.data.update(name="digits", validation_size=200)
     config.model.update(stages="A", width=0.25, hidden=(128,), stage_dropout=(0.1,) * 5, head_dropout=(0.3, 0.3))
-    config.augment.update(flip=False, crop=2)
+    config.augment.update(flip="none", crop=2)
     config.optimizer.update(learning_rate=0.05, nesterov=True)
     config.schedule.update(name="cosine", warmup_epochs=1.0)
     config.train.update(batch_size=64, epochs=15)

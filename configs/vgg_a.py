@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.data.normalization = "half"
     config.model.update(stages="A", hidden=(512, 512), batch_norm="none", batch_norm_head=False)
     config.model.update(batch_norm_epsilon=1e-5, kernel_init="xavier_normal")
-    config.augment.flip = False
+    config.augment.flip = "none"
     config.optimizer.update(name="adam", learning_rate=1e-3, weight_decay=0.0)
     config.schedule.name = "constant"
     config.train.update(batch_size=1024, epochs=30)

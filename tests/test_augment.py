@@ -45,10 +45,10 @@ def test_cutout_zeroes_one_square_that_may_reach_over_the_edge():
 
 
 def test_augment_does_only_what_the_config_asks():
-    nothing = config(augment__flip=False).augment
+    nothing = config(augment__flip="none").augment
     np.testing.assert_array_equal(augment(KEY, IMAGES, nothing), IMAGES)
-    for field, value in (("flip", True), ("crop", 2), ("cutout", 3)):
-        settings = config(**{"augment__flip": False, f"augment__{field}": value}).augment
+    for field, value in (("flip", "random"), ("crop", 2), ("cutout", 3)):
+        settings = config(**{"augment__flip": "none", f"augment__{field}": value}).augment
         changed = augment(KEY, IMAGES, settings)
         assert not np.array_equal(changed, IMAGES)
         np.testing.assert_array_equal(changed, augment(KEY, IMAGES, settings))

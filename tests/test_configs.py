@@ -64,7 +64,7 @@ def test_the_first_seeds_rows_differ_only_in_batch_norm_and_dropout():
         "optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.momentum": 0.9,
         "optimizer.weight_decay": 5e-4, "optimizer.decay": "all", "optimizer.nesterov": False,
         "schedule.name": "step", "schedule.decay_rate": 0.5, "schedule.decay_epochs": 25.0,
-        "train.batch_size": 128, "train.epochs": 300, "augment.flip": True, "augment.crop": 0,
+        "train.batch_size": 128, "train.epochs": 300, "augment.flip": "random", "augment.crop": 0,
         "loss.name": "cross_entropy", "model.stages": "D", "model.hidden": (512,),
         "model.batch_norm_epsilon": 1e-3, "model.kernel_init": "msr",
         "model.stage_dropout": (0.3, 0.4, 0.4, 0.4, 0.4), "model.head_dropout": (0.5, 0.5),
@@ -114,7 +114,7 @@ def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
     }  # fmt: skip
     expected = {
         "optimizer.name": "adam", "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0,
-        "schedule.name": "constant", "train.batch_size": 1024, "train.epochs": 30, "augment.flip": False,
+        "schedule.name": "constant", "train.batch_size": 1024, "train.epochs": 30, "augment.flip": "none",
         "data.normalization": "half", "model.stages": "A", "model.hidden": (512, 512), "model.batch_norm": "none",
         "model.batch_norm_head": False, "model.kernel_init": "xavier_normal", "model.stage_dropout": (),
     }  # fmt: skip

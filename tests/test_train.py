@@ -109,7 +109,7 @@ def test_seeds_under_vmap_are_the_seeds_one_by_one():
 
 
 def test_pmap_over_devices_is_one_device_with_the_whole_batch():
-    c = config(model__batch_norm="before", augment__flip=False)
+    c = config(model__batch_norm="before", augment__flip="none")
     batch = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
     one = make_recipe(c, 4, 64)
     state = init_state(one, 0)

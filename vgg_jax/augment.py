@@ -6,6 +6,9 @@ from jax import lax
 
 from vgg_jax.types import Config
 
+FLIPS = ("none", "random", "alternate")
+TTA = ("none", "flip", "flip_shift")
+
 
 def augment(key: jax.Array, images: jax.Array, config: Config) -> jax.Array:
     """Crop, flip, cutout, as far as config.augment asks. [N, H, W, C] -> [N, H, W, C]
@@ -15,7 +18,7 @@ def augment(key: jax.Array, images: jax.Array, config: Config) -> jax.Array:
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     if config.crop:
         images = random_crop(crop_key, images, config.crop, config.padding)
-    if config.flip:
+    if config.flip == "random":
         images = random_flip(flip_key, images)
     if config.cutout:
         images = cutout(cutout_key, images, config.cutout)
@@ -24,8 +27,12 @@ def augment(key: jax.Array, images: jax.Array, config: Config) -> jax.Array:
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirror each image left-right with probability 1/2."""
-    flips = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
-    return jnp.where(flips, images[:, :, ::-1], images)
+    return mirror(images, jax.random.bernoulli(key, shape=(len(images),)))
+
+
+def mirror(images: jax.Array, which: jax.Array) -> jax.Array:
+    """Mirror the images that which [N] names left-right."""
+    return jnp.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str = "constant") -> jax.Array:

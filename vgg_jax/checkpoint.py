@@ -45,7 +45,9 @@ class Checkpoints:
         args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(template).items()}
         restored = _read(self._folder, self._latest, step, ocp.args.Composite(**args))
         training = restored["training"]
-        return TrainState(key=jax.random.wrap_key_data(training.pop("key")), **training, **restored["variables"])
+        average = restored["variables"] if "trained" in training else {}
+        trained = training.pop("trained", restored["variables"])
+        return TrainState(key=jax.random.wrap_key_data(training.pop("key")), average=average, **training, **trained)
 
     def drop_after(self, step: int) -> None:
         """Delete what is newer, which a crash between two saves can leave; training on makes it again."""
@@ -91,6 +93,8 @@ def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
 def _items(state: TrainState) -> dict[str, Any]:
     """What a checkpoint holds: the variables, which suffice to evaluate, and the rest of the state."""
     training = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
+    if state.average:
+        training["trained"] = state.trained
     return {"variables": state.variables, "training": training | {"key": jax.random.key_data(state.key)}}
 
 

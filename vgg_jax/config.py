@@ -11,8 +11,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vgg_jax.augment import FLIPS, TTA
 from vgg_jax.errors import UserError
-from vgg_jax.models import ACTIVATIONS, BATCH_NORM, KERNEL_INITS, STAGES
+from vgg_jax.models import ACTIVATIONS, BATCH_NORM, KERNEL_INITS, POOL, STAGES
 from vgg_jax.optim import LOSSES, OPTIMIZERS, SCHEDULES
 from vgg_jax.types import Config
 
@@ -28,12 +29,15 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.batch_norm": BATCH_NORM,
     "model.activation": tuple(ACTIVATIONS),
     "model.kernel_init": tuple(KERNEL_INITS),
+    "model.pool": POOL,
     "model.dtype": ("float32", "bfloat16"),
+    "augment.flip": FLIPS,
     "augment.padding": ("constant", "reflect"),
     "loss.name": LOSSES,
     "optimizer.name": OPTIMIZERS,
     "optimizer.decay": ("all", "kernels"),
     "schedule.name": SCHEDULES,
+    "train.tta": TTA,
     "landscape.surface_statistics": ("stored", "batch"),
 }
 # field -> (smallest, largest) value; for a tuple field, of each of its elements.
@@ -49,18 +53,27 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.batch_norm_momentum": (0, 0.9999),
     "model.stage_dropout": (0, 0.99),
     "model.head_dropout": (0, 0.99),
+    "model.whitening": (0, 8),
+    "model.logits_scale": (1e-6, 1e6),
     "augment.crop": (0, 64),
     "augment.cutout": (0, 512),
     "loss.label_smoothing": (0, 0.999),
     "optimizer.learning_rate": (0, 1e6),
     "optimizer.momentum": (0, 0.9999),
     "optimizer.weight_decay": (0, 1e3),
+    "optimizer.bias_rate": (0, 1e6),
+    "optimizer.muon_rate": (0, 1e6),
+    "optimizer.muon_momentum": (0, 0.9999),
     "schedule.warmup_epochs": (0, 1e6),
     "schedule.decay_rate": (0, 1),
     "schedule.decay_epochs": (0.01, 1e9),
     "schedule.milestones": (0, 1e9),
-    "schedule.peak": (0.001, 0.999),
+    "schedule.peak": (0, 0.999),
+    "schedule.start": (0, 1),
+    "schedule.end": (0, 1),
     "train.batch_size": (1, 2**20),
+    "train.micro_batch": (0, 2**20),
+    "train.average": (0, 0.99999),
     "train.epochs": (1, 10**6),
     "train.eval_epochs": (1, 10**6),
     "train.save_minutes": (0, 1e6),
@@ -78,8 +91,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 # Fields that may have any value of their type.
 OTHERS = {
-    "data.data_dir", "data.archive", "data.resize", "model.batch_norm_head", "model.residual", "augment.flip",
-    "optimizer.nesterov",
+    "data.data_dir", "data.archive", "data.resize", "model.batch_norm_head", "model.batch_norm_scale",
+    "model.global_pool", "model.bias", "model.residual", "optimizer.nesterov",
 }  # fmt: skip
 WHOLE = {"model.hidden"}  # tuples of whole numbers
 

@@ -4,6 +4,7 @@ It trains one run, or several at once that differ in nothing but their seed, in 
 """
 
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from vgg_jax.train import (
     Recipe,
     TrainState,
     epoch_order,
+    first_images,
     init_state,
     make_forward,
     make_get_batch,
@@ -78,8 +80,8 @@ def fit_together(
         if step == recipe.total_steps and all(summaries):
             print("already finished")
             return [summary for summary in summaries if summary]
-        init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
-        state = _join([run.restore(init(np.uint32(run.config.seed)), step) for run in runs])
+        images, init = first_images(config, train), jax.jit(functools.partial(init_state, recipe))
+        state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)
 
 

@@ -8,14 +8,10 @@ Winograd's minimal filtering, im2col for few channels, one dense product for 2x2
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
 
-# Winograd F(2x2, 3x3) turns kernels [3, 3] into [4, 4] by G k G^T (Lavin & Gray 2015, eq. 8).
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-# Rows of each matrix product: large enough for the BLAS, small enough to stay in the L2 cache.
-_WINOGRAD_ROWS = 512
+from vgg_jax import winograd
 
 
 def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args, **kwargs) -> jax.Array:
@@ -41,7 +37,7 @@ def conv_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _conv_2x2_map(x, kernel)
     if x.shape[-1] < 16:
         return _conv_im2col(x, kernel)
-    return _conv_winograd(x, kernel)
+    return winograd.conv(x, kernel)
 
 
 def _conv_2x2_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -58,89 +54,6 @@ def _conv_im2col(x: jax.Array, kernel: jax.Array) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     columns = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
     return jnp.concatenate(columns, -1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def _winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    taps = _winograd_kernel(kernel)
-    return lax.map(lambda tile: _winograd_tile(tile, taps), _tiles(x)).reshape(*x.shape[:3], -1)
-
-
-def _winograd_fwd(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _winograd(x, kernel), (x, kernel)  # the plain function, so that this can be differentiated again
-
-
-def _winograd_bwd(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both gradients in Winograd's domain, tile by tile, so that each tile of dy is read once."""
-    x, kernel = saved
-    flipped = _winograd_kernel(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-
-    def body(dtaps, tile):
-        x_tile, dy_tile = tile
-        sums = [v.T @ m for v, m in zip(_input_transform(x_tile), _output_cotransform(dy_tile))]
-        return dtaps + jnp.stack(sums), _winograd_tile(dy_tile, flipped)
-
-    zeros = jnp.zeros((16, *kernel.shape[2:]), x.dtype)
-    dtaps, dx = lax.scan(body, zeros, (_tiles(x), _tiles(dy)))
-    dkernel = jnp.einsum("ai,bj,abco->ijco", _G, _G, dtaps.reshape(4, 4, *kernel.shape[2:]))
-    return dx.reshape(x.shape), dkernel
-
-
-_conv_winograd = jax.custom_vjp(_winograd)
-_conv_winograd.defvjp(_winograd_fwd, _winograd_bwd)
-
-
-def _tiles(x: jax.Array) -> jax.Array:
-    """[N, H, W, C] -> [T, N/T, H, W, C], about _WINOGRAD_ROWS 2x2 patches in each of the T tiles."""
-    n, h, w, _ = x.shape
-    most = max(1, _WINOGRAD_ROWS // (((h + 1) // 2) * ((w + 1) // 2)))
-    size = max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
-    return x.reshape(n // size, size, *x.shape[1:])
-
-
-def _winograd_kernel(kernel: jax.Array) -> jax.Array:
-    """[3, 3, C, O] -> [16, C, O]"""
-    return jnp.einsum("ai,bj,ijco->abco", _G, _G, kernel).reshape(16, *kernel.shape[2:])
-
-
-def _winograd_tile(x: jax.Array, taps: jax.Array) -> jax.Array:
-    n, h, w, _ = x.shape
-    half_h, half_w = (h + 1) // 2, (w + 1) // 2
-    m = [(v @ tap).reshape(n, half_h, half_w, -1) for v, tap in zip(_input_transform(x), taps)]
-    columns = [_fold([m[4 * i + j] for i in range(4)]) for j in range(4)]
-    rows = [jnp.stack(_fold([column[k] for column in columns]), 3) for k in range(2)]
-    return jnp.stack(rows, 2).reshape(n, 2 * half_h, 2 * half_w, -1)[:, :h, :w]
-
-
-def _input_transform(x: jax.Array) -> list[jax.Array]:
-    """B^T d B for every 4x4 patch d (stride 2): 16 matrices [N * H/2 * W/2, C]."""
-    h, w, c = x.shape[1:]
-    half_h, half_w = (h + 1) // 2, (w + 1) // 2
-    padded = jnp.pad(x, ((0, 0), (1, 2 * half_h - h + 1), (1, 2 * half_w - w + 1), (0, 0)))
-
-    def differences(s):
-        return [s[0] - s[2], s[1] + s[2], s[2] - s[1], s[1] - s[3]]
-
-    rows = differences([padded[:, i : i + 2 * half_h - 1 : 2] for i in range(4)])
-    patches = [differences([r[:, :, j : j + 2 * half_w - 1 : 2] for j in range(4)]) for r in rows]
-    return [patch.reshape(-1, c) for row in patches for patch in row]
-
-
-def _fold(m: list[jax.Array]) -> list[jax.Array]:
-    """A^T m: four Winograd products to two output pixels."""
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
-
-
-def _output_cotransform(dy: jax.Array) -> list[jax.Array]:
-    """A dy A^T, the transpose of folding: 16 matrices [N * H/2 * W/2, O]."""
-    h, w, o = dy.shape[1:]
-    dy = jnp.pad(dy, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
-
-    def unfold(a, b):
-        return [a, a + b, a - b, -b]
-
-    rows = unfold(dy[:, 0::2], dy[:, 1::2])
-    patches = [unfold(r[:, :, 0::2], r[:, :, 1::2]) for r in rows]
-    return [patch.reshape(-1, o) for row in patches for patch in row]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -209,3 +122,33 @@ class Dropout(nn.Module):
         octets = lax.bitcast_convert_type(words, jnp.uint8).reshape(*x.shape[:-1], -1)
         keep = octets[..., :channels] >= dropped
         return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
+
+
+def whitening_filters(images: jax.Array, size: int) -> jax.Array:
+    """Filters that turn size x size patches of images into uncorrelated numbers of variance 1.
+
+    The eigenvectors of the patches' second moments over sqrt(eigenvalue + 5e-4), and their
+    negatives. [N, H, W, C] -> [size, size, C, 2 size^2 C]. Source: Page 2019, Jordan 2024.
+    """
+    h, w, c = images.shape[1:]
+    shifted = [images[:, i : h - size + 1 + i, j : w - size + 1 + j] for i in range(size) for j in range(size)]
+    patches = jnp.stack(shifted, 3).reshape(-1, size * size * c)
+    values, vectors = jnp.linalg.eigh(patches.T @ patches / len(patches))
+    filters = vectors / jnp.sqrt(jnp.maximum(values, 0) + 5e-4)
+    return jnp.concatenate([filters, -filters], 1).reshape(size, size, c, -1)
+
+
+class Whitening(nn.Module):
+    """A convolution by `whitening_filters` of the images it was initialised with; it is not trained.
+
+    The filters are a variable of `batch_stats`, beside the other statistics of the data.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] -> [N, H, W, 2 size^2 C]"""
+        kernel = self.variable("batch_stats", "kernel", lambda: whitening_filters(x.astype(jnp.float32), self.size))
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel.value.astype(x.dtype), (1, 1), "SAME", dimension_numbers=numbers)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vgg_jax.layers import Dropout, conv_general_dilated, max_pool
+from vgg_jax.layers import Dropout, Whitening, conv_general_dilated, max_pool
 
 # Output channels of every 3x3 convolution; each stage ends in a 2x2 max-pool.
 # A, B, D, E are VGG-11, 13, 16, 19 (Simonyan & Zisserman 2015, table 1).
@@ -18,6 +18,7 @@ STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
     "D": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
     "E": ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
     "light": ((16,), (32,)),
+    "speed": ((64,) * 2, (256,) * 2, (256,) * 2),  # after airbench94 (Jordan 2024)
 }
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -29,6 +30,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 _scaling = nn.initializers.variance_scaling
 _torch_linear = _scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a dense layer
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """PyTorch's default, but the first output channels are the input channels (a Dirac kernel)."""
+    kernel, n = _torch_linear(key, shape, dtype), min(shape[-2:])
+    centre = (shape[0] // 2, shape[1] // 2)
+    return kernel.at[..., :n].set(0).at[(*centre, jnp.arange(n), jnp.arange(n))].set(1)
+
+
 # name -> (convolution kernels, dense kernels); biases start at zero.
 KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
     "msr": (_scaling(2.0, "fan_out", "normal"), _torch_linear),  # N(0, sqrt(2 / (k * k * out)))
@@ -36,9 +46,11 @@ KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
     # Kaiming normal, fan-out, with the gain of a leaky ReLU of slope 0.1.
     "kaiming_leaky": (_scaling(2 / (1 + 0.1**2), "fan_out", "normal"),) * 2,
     "he_normal": (_scaling(2.0, "fan_in", "normal"), _torch_linear),
+    "identity": (_identity, _torch_linear),  # the first output channels copy the input's
 }
 
 BATCH_NORM = ("none", "before", "after")
+POOL = ("last", "first")
 
 
 class VGG(nn.Module):
@@ -53,10 +65,17 @@ class VGG(nn.Module):
       hidden: sizes of the dense layers before the output.
       batch_norm: "none", or its place: "before" or "after" the activation.
       batch_norm_head: also normalise after each hidden dense layer.
+      batch_norm_scale: whether BatchNorm has a scale; it always has a bias.
       batch_norm_epsilon, batch_norm_momentum: of the running statistics, Flax's convention.
       stage_dropout: a rate per stage, applied after every convolution but the stage's last;
         empty for none.
       head_dropout: a rate per dense layer, applied to its input; empty for none.
+      whitening: side of the patches that a fixed first layer whitens, made at initialisation from
+        the images given then (`whitening_filters`); 0 for no such layer.
+      pool: where a stage's max-pool stands: after its "last" or its "first" convolution.
+      global_pool: the maximum over all that is left of the image enters the head.
+      bias: whether convolutions and dense layers have one.
+      logits_scale: what the outputs are multiplied by.
       residual: every convolution becomes a block conv-BN-act-conv-BN, plus its input, act.
       activation: a key of `ACTIVATIONS`.
       kernel_init: a key of `KERNEL_INITS`.
@@ -70,10 +89,16 @@ class VGG(nn.Module):
     hidden: tuple[int, ...] = (512,)
     batch_norm: str = "before"
     batch_norm_head: bool = True
+    batch_norm_scale: bool = True
     batch_norm_epsilon: float = 1e-3
     batch_norm_momentum: float = 0.9
     stage_dropout: tuple[float, ...] = ()
     head_dropout: tuple[float, ...] = ()
+    whitening: int = 0
+    pool: str = "last"
+    global_pool: bool = False
+    bias: bool = True
+    logits_scale: float = 1.0
     residual: bool = False
     activation: str = "relu"
     kernel_init: str = "msr"
@@ -84,24 +109,29 @@ class VGG(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """[N, H, W, 3] normalised images -> [N, num_classes] float32 logits."""
         x = x.astype(self.dtype)
+        if self.whitening:
+            x = ACTIVATIONS[self.activation](Whitening(self.whitening, name="whiten")(x))
         for s, widths in enumerate(STAGES[self.stages], 1):
+            pooled = 1 if self.pool == "first" else len(widths)
             for i, features in enumerate(widths, 1):
-                x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train)
+                x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
                 if i < len(widths):
                     x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
-            x = max_pool(x)
-        x = x.reshape(len(x), -1)
+        x = x.max((1, 2)) if self.global_pool else x.reshape(len(x), -1)
         for i, features in enumerate(self.hidden, 1):
             x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
             x = self._dense(features, f"fc{i}")(x)
             x = self._activate(x, f"_fc{i}" if self.batch_norm_head else "", train)
         x = Dropout(_at(self.head_dropout, len(self.hidden)), name="dropout_logits")(x, train)
-        return self._dense(self.num_classes, "logits")(x).astype(jnp.float32)
+        return self._dense(self.num_classes, "logits")(x).astype(jnp.float32) * self.logits_scale
 
-    def _block(self, x: jax.Array, features: int, name: str, train: bool) -> jax.Array:
-        """One convolution and its activation, or the residual block that stands in its place."""
+    def _block(self, x: jax.Array, features: int, name: str, train: bool, pooled: bool) -> jax.Array:
+        """One convolution and its activation, or the residual block that stands in its place, and the pool."""
+        if pooled and self.pool == "last":
+            return max_pool(self._block(x, features, name, train, False))
         if not self.residual:
-            return self._activate(self._conv(features, f"conv{name}")(x), name, train)
+            x = self._conv(features, f"conv{name}")(x)
+            return self._activate(max_pool(x) if pooled else x, name, train)
         y = self._activate(self._conv(features, f"conv{name}a")(x), f"{name}a", train)
         y = self._norm(self._conv(features, f"conv{name}b")(y), f"{name}b", train)
         if x.shape[-1] != features:
@@ -123,6 +153,7 @@ class VGG(nn.Module):
             use_running_average=not train,
             momentum=self.batch_norm_momentum,
             epsilon=self.batch_norm_epsilon,
+            use_scale=self.batch_norm_scale,
             dtype=self.dtype,
             axis_name=self.axis_name or None,
             name=f"bn{name}",
@@ -132,6 +163,7 @@ class VGG(nn.Module):
         return nn.Conv(
             features,
             (size, size),
+            use_bias=self.bias,
             dtype=self.dtype,
             kernel_init=KERNEL_INITS[self.kernel_init][0],
             conv_general_dilated=conv_general_dilated,
@@ -140,7 +172,7 @@ class VGG(nn.Module):
 
     def _dense(self, features: int, name: str) -> nn.Dense:
         kernel_init = KERNEL_INITS[self.kernel_init][1]
-        return nn.Dense(features, dtype=self.dtype, kernel_init=kernel_init, name=name)
+        return nn.Dense(features, use_bias=self.bias, dtype=self.dtype, kernel_init=kernel_init, name=name)
 
 
 def _at(rates: tuple[float, ...], i: int) -> float:

@@ -10,8 +10,8 @@ import optax
 from vgg_jax.types import Config
 
 LOSSES = ("cross_entropy", "squared_error")
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "step", "milestones", "cosine", "one_cycle")
+OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw", "muon")
+SCHEDULES = ("constant", "step", "milestones", "cosine", "one_cycle", "triangular")
 
 
 def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
@@ -23,6 +23,10 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
         return optax.cosine_onecycle_schedule(total, peak, c.peak)
     if c.name == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total)
+    if c.name == "triangular":
+        top = round(c.peak * total)
+        rise = optax.linear_schedule(c.start * peak, peak, top) if top else optax.constant_schedule(peak)
+        return optax.join_schedules([rise, optax.linear_schedule(peak, c.end * peak, total - top)], [top])
     drops: list[int] = []
     if c.name == "step":
         count = int(config.train.epochs / c.decay_epochs)
@@ -39,13 +43,62 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD and Adam take weight decay as an L2 gradient (PyTorch's convention), AdamW decoupled."""
+    """SGD and Adam take weight decay as an L2 gradient (PyTorch's convention), the others decoupled.
+
+    muon trains the kernels of 3x3 convolutions, everything else is then SGD's. bias_rate multiplies
+    the learning rate of every bias.
+    """
     c = config.optimizer
     mask = is_kernel if c.decay == "kernels" else None
-    if c.name == "adamw":
-        return optax.adamw(schedule, weight_decay=c.weight_decay, mask=mask)
-    update = optax.sgd(schedule, c.momentum or None, c.nesterov) if c.name == "sgd" else optax.adam(schedule)
-    return optax.chain(optax.add_decayed_weights(c.weight_decay, mask), update) if c.weight_decay else update
+    decay = [optax.add_decayed_weights(c.weight_decay, mask)] if c.weight_decay else []
+    sgd = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
+    if c.name.startswith("adam"):
+        steps = [optax.scale_by_adam(), *decay] if c.name == "adamw" else [*decay, optax.scale_by_adam()]
+    else:
+        steps = [sgd, *decay] if c.name == "sgdw" else [*decay, sgd]
+    if c.bias_rate != 1:
+        steps.append(optax.masked(optax.scale(c.bias_rate), is_bias))
+    update = optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+    if c.name != "muon":
+        return update
+    return optax.partition({"filters": _muon(config, schedule), "rest": update}, _is_filter)
+
+
+def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Muon (Jordan 2024) on convolution kernels as matrices [9 C, O]; every update has spectral norm ~ 1.
+
+    The kernels' own norms are held at sqrt(O), so muon_rate is the share of them that a step turns.
+    """
+    c = config.optimizer
+    matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+    muon = optax.contrib.scale_by_muon(
+        beta=c.muon_momentum,
+        ns_steps=3,
+        weight_dimension_numbers=lambda params: jax.tree.map(lambda _: matrix, params),
+    )
+    rate = optax.scale_by_learning_rate(lambda step: c.muon_rate / c.learning_rate * schedule(step))
+    return optax.chain(muon, rate, _hold_norms())
+
+
+def _hold_norms() -> optax.GradientTransformation:
+    """Changes updates so that every kernel [..., O] is first scaled to norm sqrt(O)."""
+
+    def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        def hold(u: jax.Array, p: jax.Array) -> jax.Array:
+            return u + p * (jnp.sqrt(p.shape[-1]) / jnp.linalg.norm(p) - 1)
+
+        return jax.tree.map(hold, updates, params), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def _is_filter(params: Any) -> Any:
+    return jax.tree.map(lambda x: "filters" if x.ndim == 4 else "rest", params)
+
+
+def is_bias(params: Any) -> Any:
+    """A tree of bools: True for every bias, BatchNorm's too."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "bias", params)
 
 
 def is_kernel(params: Any) -> Any:

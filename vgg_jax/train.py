@@ -10,7 +10,7 @@ import optax
 from flax import struct
 from jax import lax
 
-from vgg_jax.augment import augment
+from vgg_jax.augment import augment, mirror
 from vgg_jax.data import Dataset
 from vgg_jax.models import VGG
 from vgg_jax.optim import make_loss, make_optimizer, make_schedule
@@ -18,7 +18,8 @@ from vgg_jax.types import Batch, Config
 
 EVAL_BATCH = 512
 # Streams of randomness, each folded into the run's key.
-_INIT, _SHUFFLE, _AUGMENT, _DROPOUT = range(4)
+_INIT, _SHUFFLE, _AUGMENT, _DROPOUT, _MIRROR = range(5)
+_NO_IMAGES = np.zeros((1, 32, 32, 3), np.float32)
 
 
 class TrainState(struct.PyTreeNode):
@@ -28,6 +29,7 @@ class TrainState(struct.PyTreeNode):
       step: scalar int32, optimizer steps done.
       key: the run's PRNG key, never changed; all randomness is folded in from it and the step.
       params, batch_stats: the variables of `VGG`; batch_stats is {} without BatchNorm.
+      average: their moving average over steps, or {} when none is kept.
       opt_state: of the optax optimizer.
       sums: since the last log point: loss, correct and count (summed over examples), and bad_step,
         the first step whose loss was not finite, or -1.
@@ -39,10 +41,16 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     sums: dict[str, jax.Array]
+    average: Any
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def variables(self) -> dict[str, Any]:
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What is evaluated: the average, if one is kept."""
+        return self.average or self.trained
 
 
 class Recipe(NamedTuple):
@@ -52,6 +60,8 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     loss: Callable[[jax.Array, jax.Array], jax.Array]
+    micro_batch: int
+    average: float
     steps_per_epoch: int
     total_steps: int
 
@@ -61,13 +71,18 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
     schedule = make_schedule(config, steps)
     model = VGG(num_classes=num_classes, axis_name=axis_name, **config.model)
     optimizer = make_optimizer(config, schedule)
-    return Recipe(model, schedule, optimizer, make_loss(config), steps, steps * config.train.epochs)
+    t = config.train
+    return Recipe(model, schedule, optimizer, make_loss(config), t.micro_batch, t.average, steps, steps * t.epochs)
 
 
-def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, image_size: int = 32) -> TrainState:
-    """The state before the first step; vmap over seed for several at once."""
+def first_images(config: Config, dataset: Dataset) -> jax.Array:
+    """What a network is initialised with [N, H, W, 3]; but for a whitening layer only their size counts."""
+    return normalise(dataset.images[: 5000 if config.model.whitening else 1], dataset.mean, dataset.std)
+
+
+def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array = _NO_IMAGES) -> TrainState:
+    """The state before the first step, of `first_images`; vmap over seed for several at once."""
     key = jax.random.key(seed)
-    images = jnp.zeros((1, image_size, image_size, 3))
     variables = recipe.model.init(jax.random.fold_in(key, _INIT), images)
     params = variables["params"]
     return TrainState(
@@ -77,6 +92,7 @@ def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, image_size: int = 32)
         batch_stats=variables.get("batch_stats", {}),
         opt_state=recipe.optimizer.init(params),
         sums=zero_sums(),
+        average=jax.tree.map(jnp.copy, dict(variables)) if recipe.average else {},
     )
 
 
@@ -107,29 +123,59 @@ def step_dropout_key(state: TrainState) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT), state.step)
 
 
+def make_gradients(
+    recipe: Recipe,
+) -> Callable[[Any, Any, Batch, jax.Array], tuple[Any, Any, dict[str, jax.Array]]]:
+    """gradients(params, batch_stats, batch, dropout key) -> (mean gradients, new batch_stats, metrics).
+
+    With micro_batch the batch is taken in slices of that many images one after the other, so that their
+    activations stay small; BatchNorm's statistics are then those of a slice (Hoffer et al. 2017).
+    """
+
+    def whole(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
+        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            return training_loss(recipe, params, batch_stats, batch, key)
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        return grads, batch_stats, {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == batch["label"])}
+
+    def sliced(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
+        slices = jax.tree.map(lambda x: x.reshape(-1, recipe.micro_batch, *x.shape[1:]), batch)
+        n = len(slices["label"])
+
+        def body(carry: tuple[Any, Any, Any], one: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, Any], None]:
+            grads, batch_stats, metrics = carry
+            more, batch_stats, its_metrics = whole(params, batch_stats, one[1], jax.random.fold_in(key, one[0]))
+            grads, metrics = jax.tree.map(lambda x, y: x + y / n, (grads, metrics), (more, its_metrics))
+            return (grads, batch_stats, metrics), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params), batch_stats, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
+        return lax.scan(body, zeros, (jnp.arange(n), slices))[0]
+
+    return sliced if recipe.micro_batch else whole
+
+
 def make_train_step(recipe: Recipe) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """train_step(state, {"image": [B, H, W, 3] float, "label": [B]}) -> (state, metrics).
 
     With the model's axis_name set, gradients, BatchNorm statistics and metrics are averaged over
     that mapped axis, so the step runs under `pmap` as it is.
     """
-    axis = recipe.model.axis_name
+    axis, gradients = recipe.model.axis_name, make_gradients(recipe)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         dropout_key = step_dropout_key(state)
         if axis:
             dropout_key = jax.random.fold_in(dropout_key, lax.axis_index(axis))
-
-        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            return training_loss(recipe, params, state.batch_stats, batch, dropout_key)
-
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        metrics = {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == batch["label"])}
+        grads, batch_stats, metrics = gradients(state.params, state.batch_stats, batch, dropout_key)
         if axis:
             grads, metrics = lax.pmean((grads, metrics), axis)
         updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        if recipe.average:
+            average = optax.incremental_update(state.trained, state.average, 1 - recipe.average)
+            state = state.replace(average=average)
         return state, metrics
 
     return train_step
@@ -163,6 +209,9 @@ def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax
         chosen = lax.dynamic_slice(order, ((step % steps_per_epoch) * size,), (size,))
         images = normalise(data["image"][chosen], dataset.mean, dataset.std)
         augment_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), step)
+        if config.augment.flip == "alternate":
+            at_first = jax.random.bernoulli(jax.random.fold_in(key, _MIRROR), shape=(len(dataset),))[chosen]
+            images = mirror(images, at_first ^ (step // steps_per_epoch % 2 == 1))
         return {"image": augment(augment_key, images, config.augment), "label": data["label"][chosen]}
 
     return get_batch

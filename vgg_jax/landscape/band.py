@@ -1,5 +1,6 @@
 """The learning-rate band: one network trained at several learning rates from one initialisation."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,16 @@ from vgg_jax import config as configs
 from vgg_jax.data import Dataset
 from vgg_jax.optim import make_optimizer
 from vgg_jax.progress import Progress
-from vgg_jax.train import TrainState, epoch_order, init_state, make_get_batch, make_recipe, make_train_step, together
+from vgg_jax.train import (
+    TrainState,
+    epoch_order,
+    first_images,
+    init_state,
+    make_get_batch,
+    make_recipe,
+    make_train_step,
+    together,
+)
 from vgg_jax.types import Batch, Config
 
 
@@ -27,8 +37,8 @@ def train(
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
     pairs = [(seed, rate) for seed in seeds for rate in learning_rates]
     rates = jnp.array([rate for _, rate in pairs], jnp.float32)
-    init = jax.jit(lambda seed: init_state(recipe, seed, config.data.image_size))
-    states = [init(np.uint32(seed)) for seed, _ in pairs]
+    images, init = first_images(config, dataset), jax.jit(functools.partial(init_state, recipe))
+    states = [init(np.uint32(seed), images) for seed, _ in pairs]
     state = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
     data = jax.device_put({"image": dataset.images, "label": dataset.labels})
     epoch = make_epoch(config, dataset)
