@@ -2,57 +2,71 @@
 
 python -m benchmarks.train_step [--config configs/bn.py] [--batch_size 128] [--rounds 5] [--json FILE]
 
-Each contender is a process of its own that holds one network and waits; the rounds go A B C A B C,
-so that a machine whose speed drifts treats all alike. What counts is the median of the ratios
-within a round. PyTorch takes part where it is installed.
+The network and the loss are the config's, the optimizer is SGD for all. Each contender is a process
+of its own that holds one network and waits; the rounds go A B C A B C, so that a machine whose speed
+drifts treats all alike. What counts is the median of the ratios within a round. All start from the
+same weights, and the first ten losses must agree. PyTorch takes part where it is installed; on a GPU
+it is compiled and computes in bfloat16 where the config does.
 """
 
 import functools
 import importlib.util
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vgg_jax import config as configs, errors, flags
+import numpy as np
 
-STEPS = 3  # a turn
+from vgg_jax import config as configs, describe, errors, flags
+
+STEPS = 5  # a turn
+Turn = Callable[[], list[float]]  # takes STEPS steps; returns the loss before each
 
 
-def ours(config: Any) -> Callable[[], float]:
-    """One turn of this package's step, as a chunk runs it; returns the loss."""
+def _jax_turn(config: Any, jit: Callable[[Callable, Any, Any], Turn]) -> Turn:
     import jax
 
     from vgg_jax.train import init_state, make_recipe, make_train_step
 
     recipe = make_recipe(config, 10, 50_000)
-    step = make_train_step(recipe)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def turn(state, batch):
-        def body(_, carry):
-            state, metrics = step(carry[0], batch)
-            return state, metrics["loss"]
-
-        return jax.lax.fori_loop(0, STEPS, body, (state, 0.0))
-
-    state = init_state(recipe, 0)
-    batch = dict(zip(("image", "label"), map(jax.numpy.asarray, _batch(config.train.batch_size))))
-
-    def run() -> float:
-        nonlocal state
-        state, loss = turn(state, batch)
-        return float(loss)
-
-    return run
+    images, labels = map(jax.numpy.asarray, _batch(config.train.batch_size))
+    state = jax.jit(functools.partial(init_state, recipe))(np.uint32(0), images)
+    return jit(make_train_step(recipe), state, {"image": images, "label": labels})
 
 
-def stock_flax(config: Any) -> Callable[[], float]:
+def ours(config: Any) -> Turn:
+    """This package's step as a chunk runs it: a turn is one program."""
+    import jax
+
+    def jit(step: Callable, state: Any, batch: Any) -> Turn:
+        def steps(state: Any, batch: Any) -> Any:
+            def body(state: Any, _: Any) -> Any:
+                state, metrics = step(state, batch)
+                return state, metrics["loss"]
+
+            return jax.lax.scan(body, state, length=STEPS)
+
+        compiled = jax.jit(steps, donate_argnums=0).lower(state, batch).compile()
+
+        def turn() -> list[float]:
+            nonlocal state
+            state, losses = compiled(state, batch)
+            return losses.tolist()
+
+        return turn
+
+    return _jax_turn(config, jit)
+
+
+def stock_flax(config: Any) -> Turn:
     """The same network with Flax's own convolution, pooling and dropout, one jitted step a call."""
     from unittest import mock
 
@@ -61,7 +75,6 @@ def stock_flax(config: Any) -> Callable[[], float]:
     from jax import lax
 
     from vgg_jax import models
-    from vgg_jax.train import init_state, make_recipe, make_train_step
 
     class Dropout(nn.Module):
         rate: float
@@ -73,146 +86,212 @@ def stock_flax(config: Any) -> Callable[[], float]:
     def max_pool(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (2, 2), (2, 2))
 
-    recipe = make_recipe(config, 10, 50_000)
-    stock = mock.patch.multiple(
-        models, conv_general_dilated=lax.conv_general_dilated, max_pool=max_pool, Dropout=Dropout
-    )
-    images, labels = map(jax.numpy.asarray, _batch(config.train.batch_size))
-    with stock:
-        state = init_state(recipe, 0)
-        step = jax.jit(make_train_step(recipe), donate_argnums=0)
-        step = step.lower(state, {"image": images, "label": labels}).compile()
+    def jit(step: Callable, state: Any, batch: Any) -> Turn:
+        compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
 
-    def run() -> float:
-        nonlocal state
-        losses = []
-        for _ in range(STEPS):
-            state, metrics = step(state, {"image": images, "label": labels})
-            losses.append(metrics["loss"])
-        return float(losses[-1])
+        def turn() -> list[float]:
+            nonlocal state
+            losses = []
+            for _ in range(STEPS):
+                state, metrics = compiled(state, batch)
+                losses.append(metrics["loss"])
+            return [float(loss) for loss in losses]
 
-    return run
+        return turn
+
+    stock = {"conv_general_dilated": lax.conv_general_dilated, "max_pool": max_pool, "Dropout": Dropout}
+    with mock.patch.multiple(models, **stock):
+        return _jax_turn(config, jit)
 
 
-def pytorch(config: Any, channels_last: bool = False) -> Callable[[], float]:
-    """The same network and SGD in eager PyTorch on all cores this process may use."""
+def pytorch(config: Any, channels_last: bool = False, compiled: bool = False) -> Turn:
+    """The same network and SGD in PyTorch, on a GPU if there is one, else on all cores this process may use."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    from vgg_jax.models import STAGES
+    from benchmarks import torch_vgg
 
-    c, o = config.model, config.optimizer
-    if c.residual or c.batch_norm == "after" or c.activation != "relu" or o.name != "sgd":
-        raise errors.UserError("the PyTorch side knows only conv-BatchNorm-ReLU networks and SGD")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    nn, layers, channels = torch.nn, [], 3
-    for s, widths in enumerate(STAGES[c.stages]):
-        for i, width in enumerate(widths, 1):
-            layers.append(nn.Conv2d(channels, round(width * c.width), 3, padding=1))
-            channels = round(width * c.width)
-            layers += [nn.BatchNorm2d(channels, eps=c.batch_norm_epsilon)] if c.batch_norm != "none" else []
-            layers.append(nn.ReLU(inplace=True))
-            if c.stage_dropout and i < len(widths):
-                layers.append(nn.Dropout(c.stage_dropout[s]))
-        layers.append(nn.MaxPool2d(2))
-    layers.append(nn.Flatten())
-    features = channels * (32 >> len(STAGES[c.stages])) ** 2
-    for i, hidden in enumerate(c.hidden):
-        layers += [nn.Dropout(c.head_dropout[i])] if c.head_dropout else []
-        layers.append(nn.Linear(features, hidden))
-        layers += (
-            [nn.BatchNorm1d(hidden, eps=c.batch_norm_epsilon)] if c.batch_norm != "none" and c.batch_norm_head else []
-        )
-        layers.append(nn.ReLU(inplace=True))
-        features = hidden
-    layers += [nn.Dropout(c.head_dropout[len(c.hidden)])] if c.head_dropout else []
-    model = nn.Sequential(*layers, nn.Linear(features, 10))
-    optimizer = torch.optim.SGD(model.parameters(), o.learning_rate, o.momentum, 0, o.weight_decay, o.nesterov)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    device, c, o = "cuda" if torch.cuda.is_available() else "cpu", config.model, config.optimizer
+    model = torch_vgg.build(c)
+    torch_vgg.load(model, dict(np.load(os.environ["WEIGHTS"])))
     images, labels = _batch(config.train.batch_size)
-    x, y = torch.tensor(images.transpose(0, 3, 1, 2).copy()), torch.tensor(labels).long()
+    x, y = torch.tensor(images.transpose(0, 3, 1, 2).copy()).to(device), torch.tensor(labels).long().to(device)
+    model = model.to(device)
     if channels_last:
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # type: ignore
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], o.learning_rate, o.momentum, 0, o.weight_decay, o.nesterov
+    )
 
-    def run() -> float:
+    def loss_of(x: Any, y: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=c.dtype == "bfloat16"):
+            logits = model(x).float() * c.logits_scale
+        return torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.loss.label_smoothing)
+
+    loss_of = torch.compile(loss_of) if compiled else loss_of
+
+    def turn() -> list[float]:
+        losses = []
         for _ in range(STEPS):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y)
+            loss = loss_of(x, y)
             loss.backward()
             optimizer.step()
-        return loss.item()  # type: ignore[possibly-undefined]
+            losses.append(loss.detach())
+        return [loss.item() for loss in losses]
 
-    return run
+    return turn
 
 
-CONTENDERS: dict[str, Callable[[Any], Callable[[], float]]] = {
+CONTENDERS: dict[str, Callable[[Any], Turn]] = {
     "vgg_jax": ours,
     "stock Flax": stock_flax,
     "PyTorch NCHW": pytorch,
     "PyTorch channels-last": functools.partial(pytorch, channels_last=True),
+    "PyTorch channels-last, compiled": functools.partial(pytorch, channels_last=True, compiled=True),
 }
 
 
-def _batch(size: int) -> tuple[Any, Any]:
-    import numpy as np
-
+def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.normal(size=(size, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, size).astype(np.int32)
 
 
+def _write_weights(config: Any, file: str) -> None:
+    """The weights that our side and stock Flax start from, for PyTorch."""
+    from flax import traverse_util
+
+    from vgg_jax.train import init_state, make_recipe
+
+    state = init_state(make_recipe(config, 10, 50_000), 0, _batch(config.train.batch_size)[0])
+    weights = traverse_util.flatten_dict(state.params, sep="/")
+    if config.model.whitening:
+        weights["whiten/kernel"] = state.batch_stats["whiten"]["kernel"]
+    np.savez(file, **weights)
+
+
+def _peak_flops(config: Any) -> float:
+    """FLOP/s of a large matrix product in the config's dtype: the best of ten."""
+    import jax
+    import jax.numpy as jnp
+
+    n = 2048 if jax.default_backend() == "cpu" else 8192
+    a = jnp.ones((n, n), config.model.dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    seconds = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        product(a, a).block_until_ready()
+        seconds.append(time.perf_counter() - begun)
+    return 2 * n**3 / min(seconds)
+
+
+def _peak_memory() -> int:
+    """Bytes this process has held at most: of the GPU if it uses one, else of the machine."""
+    if "torch" in sys.modules:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+    elif (stats := sys.modules["jax"].devices()[0].memory_stats()) and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 class _Worker:
-    """A contender in its own process: `turn` has it take its steps and returns the seconds."""
+    """A contender in its own process: `turn` has it take its steps and returns what it says of them."""
 
-    def __init__(self, name: str, argv: Sequence[str]):
+    def __init__(self, name: str, argv: Sequence[str], weights: str):
         command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name, *argv]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.turn()  # compiles and warms up
+        environment = {**os.environ, "WEIGHTS": weights, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.losses = self.turn()["losses"] + self.turn()["losses"]  # compiles and warms up
 
-    def turn(self) -> float:
+    def turn(self) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
         print("go", file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
             raise errors.UserError("a contender ended early; its own message stands above")
-        return float(line)
+        return json.loads(line)
 
 
 def _serve(name: str, config: Any) -> None:
-    run = CONTENDERS[name](config)
+    turn = CONTENDERS[name](config)
     for _ in sys.stdin:
         begun = time.perf_counter()
-        run()
-        print(time.perf_counter() - begun, flush=True)
+        losses = turn()
+        seconds = time.perf_counter() - begun
+        print(json.dumps({"seconds": seconds, "losses": losses, "peak_memory": _peak_memory()}), flush=True)
+
+
+def _contenders() -> list[str]:
+    import jax
+
+    names = [n for n in CONTENDERS if importlib.util.find_spec("torch") or not n.startswith("PyTorch")]
+    return [n for n in names if "compiled" not in n or jax.default_backend() == "gpu"]
+
+
+def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Everything measured, a row a contender."""
+    batch_size, names = config.train.batch_size, _contenders()
+    with tempfile.TemporaryDirectory() as folder:
+        _write_weights(config, f"{folder}/weights.npz")
+        workers = {name: _Worker(name, argv, f"{folder}/weights.npz") for name in names}
+        turns = [{name: worker.turn() for name, worker in workers.items()} for _ in range(rounds)]
+    for worker in workers.values():
+        worker.process.communicate()
+    flops = 6 * sum(row.multiply_adds for row in describe.layers(config, 10))  # an image: forward and twice back
+    peak, rows = _peak_flops(config), {}
+    for name in names:
+        seconds = [turn[name]["seconds"] for turn in turns]
+        speed = STEPS * batch_size / statistics.median(seconds)
+        ratios = [turn[name]["seconds"] / turn["vgg_jax"]["seconds"] for turn in turns]
+        gaps = [abs(a - b) / b for a, b in zip(workers["vgg_jax"].losses, workers[name].losses)]
+        rows[name] = {
+            "images_per_second": round(speed, 1),
+            "vgg_jax_is_times_faster": round(statistics.median(ratios), 2),
+            "share_of_matmul_peak": round(speed * flops / peak, 3),
+            "peak_memory_mib": round(max(turn[name]["peak_memory"] for turn in turns) / 2**20),
+            "largest_relative_loss_difference_in_10_steps": max(gaps),
+            "losses": workers[name].losses,
+            "seconds": seconds,
+        }
+    return {"batch_size": batch_size, "matmul_peak_gflops": round(peak / 1e9), "rounds": rounds, "rows": rows}
 
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
-        "--config": {"default": "configs/bn.py", "help": "whose network and optimizer are timed"},
+        "--config": {"default": "configs/bn.py", "help": "whose network is timed"},
         "--batch_size": {"type": int, "default": 128},
         "--rounds": {"type": int, "default": 5},
         "--json": {"help": "also write the figures here"},
         "--worker": {"help": "used by the command itself"},
     })  # fmt: skip
-    config = configs.load(given.config, overrides | {"train.batch_size": str(given.batch_size)})
+    fixed = {"train.batch_size": str(given.batch_size), "train.micro_batch": "0", "optimizer.name": "sgd"}
+    fixed |= {"optimizer.bias_rate": "1", "optimizer.decay": "all", "schedule.name": "constant", "train.average": "0"}
+    fixed |= {
+        "optimizer.learning_rate": "0.01",
+        "schedule.warmup_epochs": "0",
+    }  # gentle, so that losses stay comparable
+    config = configs.load(given.config, fixed | overrides)
     if given.worker:
         return _serve(given.worker, config)
-    names = [n for n in CONTENDERS if importlib.util.find_spec("torch") or not n.startswith("PyTorch")]
-    workers = {name: _Worker(name, argv) for name in names}
-    rounds = [{name: worker.turn() for name, worker in workers.items()} for _ in range(given.rounds)]
-    images = STEPS * given.batch_size
-    rows = {
-        name: {
-            "images_per_second": round(images / statistics.median(r[name] for r in rounds), 1),
-            "vgg_jax_is_times_faster": round(statistics.median(r[name] / r["vgg_jax"] for r in rounds), 2),
-        }
-        for name in names
-    }
-    cores = len(os.sched_getaffinity(0))
-    print(f"{given.config}, batch {given.batch_size}, {cores} CPU cores, median of {given.rounds} rounds")
-    for name, row in rows.items():
+    from vgg_jax import rundir
+
+    facts = {"config": given.config, "device": rundir.device(), **compare(config, argv, given.rounds)}
+    print(f"{given.config}, batch {given.batch_size}, {facts['device']}, median of {given.rounds} rounds")
+    print(f"{'':<33}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
+    for name, row in facts["rows"].items():
         print(
-            f"{name:<24}{row['images_per_second']:>8,.1f} images/s   vgg_jax / it: {row['vgg_jax_is_times_faster']:.2f}"
+            f"{name:<33}{row['images_per_second']:>8,.1f}  {row['vgg_jax_is_times_faster']:>12.2f}  "
+            f"{row['share_of_matmul_peak']:>14.0%}  {row['peak_memory_mib']:>8,}  "
+            f"{row['largest_relative_loss_difference_in_10_steps']:.1e}"
         )
     if given.json:
-        facts = {"config": given.config, "batch_size": given.batch_size, "cores": cores, "rounds": rounds, "rows": rows}
         Path(given.json).write_text(json.dumps(facts, indent=2) + "\n")
 
 

@@ -30,19 +30,19 @@ def test_the_directory_describes_itself(run):
 
 
 def test_latest_is_the_final_record_and_best_the_selected_one(run):
-    latest = evaluate.evaluate(run, "latest", "test", flip_tta=True)
-    best = evaluate.evaluate(run, "best", "test", flip_tta=False)
+    latest = evaluate.evaluate(run, "latest", "test", "flip_shift")
+    best = evaluate.evaluate(run, "best", "test", "none")
     protocols = json.loads((run / "summary.json").read_text())["protocols"]
     assert latest["accuracy"] == pytest.approx(protocols["final"]["test_accuracy"])
     assert best["step"] == protocols["selected"]["step"]
     assert best["accuracy"] == pytest.approx(protocols["selected"]["test_accuracy"])
     assert latest["cross_entropy"] == pytest.approx(read(run)[-1]["test_loss"], rel=1e-4)
     assert latest["accuracy"] > 0.5
-    assert "flip_tta" in latest and "flip_tta" not in best
+    assert "tta" in latest and "tta" not in best
 
 
 def test_the_report_adds_up(run):
-    report = evaluate.evaluate(run, "latest", "validation", flip_tta=False)
+    report = evaluate.evaluate(run, "latest", "validation", "none")
     counts = np.array(report["confusion"])
     assert counts.sum() == report["images"] == 40
     assert np.trace(counts) / 40 == pytest.approx(report["accuracy"])
@@ -52,10 +52,10 @@ def test_the_report_adds_up(run):
 
 
 def test_the_command_prints_the_report(run, capsys):
-    evaluate.main(["--workdir", str(run), "--flip_tta"])
+    evaluate.main(["--workdir", str(run), "--tta", "flip"])
     text = capsys.readouterr().out
     assert "on 360 test images" in text and "top-5" in text and "calibration error" in text
-    assert "with flips at test time" in text
+    assert "test-time augmentation (flip)" in text
 
 
 def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys):

@@ -45,7 +45,7 @@ def test_counts(model, parameters, multiply_adds):
 def test_stages_have_their_convolutions(stages):
     kernels = [s for name, s in shapes(VGG(stages=stages)).items() if "/conv" in name and name.endswith("kernel")]
     assert sorted(s[-1] for s in kernels) == sorted(w for stage in STAGES[stages] for w in stage)
-    depth = {"A": 8, "B": 10, "D": 13, "E": 16, "light": 2}  # convolutions of VGG-11, 13, 16, 19
+    depth = {"A": 8, "B": 10, "D": 13, "E": 16, "light": 2, "speed": 6}  # convolutions
     assert len(kernels) == depth[stages]
 
 
@@ -224,3 +224,56 @@ def test_other_image_sizes_enlarge_the_first_dense_layer():
     model = VGG(stages="D", width=1 / 16)
     tree = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
     assert tree["params"]["fc1"]["kernel"].shape == (2 * 2 * 32, 512)
+
+
+def test_speedruns_network():
+    model = VGG(
+        stages="speed", hidden=(), whitening=2, pool="first", global_pool=True, bias=False, batch_norm_scale=False
+    )
+    names = shapes(model)
+    assert not [name for name in names if name.startswith("params") and name.endswith("scale")]
+    assert [name for name in names if name.endswith("bias")] == [
+        name for name in names if "/bn" in name and "bias" in name
+    ]
+    assert names["batch_stats/whiten/kernel"] == (2, 2, 3, 24)
+    assert names["params/logits/kernel"] == (256, 10)
+    # maps of 32, 16, 16, 8, 8, 4 pixels a side: every first convolution of a stage is pooled
+    sides = [32, 16, 16, 8, 8, 4]
+    widths = [24, 64, 64, 256, 256, 256, 256]
+    expected = sum(9 * a * b * side**2 for a, b, side in zip(widths, widths[1:], sides)) + 2560
+    assert sum(row.multiply_adds for row in count(model)) == expected
+
+
+def test_logits_scale_and_global_pool():
+    x = jax.random.normal(jax.random.key(2), (2, 32, 32, 3))
+    model = VGG(**SMALL)
+    v = variables(model)
+    np.testing.assert_allclose(model.clone(logits_scale=0.25).apply(v, x), 0.25 * model.apply(v, x), rtol=1e-6)
+    pooled = VGG(stages="light", hidden=(), global_pool=True, batch_norm="none")
+    v = variables(pooled)
+    kernel, bias = v["params"]["logits"]["kernel"], v["params"]["logits"]["bias"]
+    _, seen = pooled.apply(v, x, capture_intermediates=lambda module, _: str(module.name).startswith("conv2"))
+    last = jnp.maximum(seen["intermediates"]["conv2_1"]["__call__"][0], 0)
+    np.testing.assert_allclose(pooled.apply(v, x), last.max((1, 2)) @ kernel + bias, rtol=1e-5, atol=1e-5)
+
+
+def test_identity_kernels_copy_their_input():
+    v = variables(VGG(stages="light", kernel_init="identity", batch_norm="none", bias=False))
+    kernel = np.asarray(v["params"]["conv2_1"]["kernel"])  # 16 to 32 channels
+    dirac = np.zeros((3, 3, 16, 16))
+    dirac[1, 1] = np.eye(16)
+    np.testing.assert_array_equal(kernel[..., :16], dirac)
+    assert 0 < np.abs(kernel[..., 16:]).max() <= 1 / np.sqrt(9 * 16)
+
+
+def test_whitening_whitens_the_patches_it_was_made_from():
+    images = jnp.cumsum(jax.random.normal(jax.random.key(3), (64, 32, 32, 3)), 2)  # neighbours are alike
+    model = VGG(stages="light", hidden=(), whitening=2)
+    v = variables(model, images)
+    _, seen = model.apply(v, images, capture_intermediates=lambda module, _: module.name == "whiten")
+    out = np.asarray(seen["intermediates"]["whiten"]["__call__"][0])[:, :-1, :-1].reshape(-1, 24)
+    np.testing.assert_allclose(out[:, 12:], -out[:, :12], atol=1e-3)
+    moments = out[:, :12].T @ out[:, :12] / len(out)
+    np.testing.assert_allclose(moments, np.eye(12), atol=0.02)
+    trained, other = model.init(jax.random.key(5), images), v["batch_stats"]["whiten"]["kernel"]
+    np.testing.assert_array_equal(trained["batch_stats"]["whiten"]["kernel"], other)  # of the images, not of the key

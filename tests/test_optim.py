@@ -98,3 +98,53 @@ def test_losses_against_numpy(smoothing):
     for name, value in expected.items():
         loss = make_loss(config(loss__name=name, loss__label_smoothing=smoothing))
         np.testing.assert_allclose(loss(logits, labels), value, rtol=1e-5)
+
+
+def test_triangular_rises_and_falls_in_straight_lines():
+    r = rates(10, schedule__name="triangular", schedule__peak=0.2, schedule__start=0.25, schedule__end=0.1)
+    np.testing.assert_allclose(r[:20], np.linspace(0.2, 0.8, 21)[:20], rtol=1e-5)
+    np.testing.assert_allclose(r[20:], np.linspace(0.8, 0.08, 81)[:80], rtol=1e-5)
+    falling = rates(2, schedule__name="triangular", schedule__peak=0.0)
+    np.testing.assert_allclose(falling, np.linspace(0.8, 0, 21)[:20], rtol=1e-5)
+
+
+def test_bias_rate_multiplies_the_step_of_biases_alone():
+    one, many = (first_update(config(optimizer__bias_rate=rate, optimizer__weight_decay=0)) for rate in (1, 64))
+    np.testing.assert_allclose(many["conv"]["bias"], 64 * one["conv"]["bias"], rtol=1e-6)
+    np.testing.assert_array_equal(many["conv"]["kernel"], one["conv"]["kernel"])
+    np.testing.assert_array_equal(many["bn"]["scale"], one["bn"]["scale"])
+
+
+def test_sgdw_decays_apart_from_the_gradient():
+    decay = 0.01
+    c = config(optimizer__name="sgdw", optimizer__weight_decay=decay, optimizer__learning_rate=0.5)
+    optimizer = make_optimizer(c, make_schedule(c, 10))
+    state, params, momentum = optimizer.init(PARAMS), PARAMS, 0.0
+    for _ in range(3):
+        updates, state = optimizer.update(GRADS, state, params)
+        momentum = 0.9 * momentum + GRADS["conv"]["bias"]
+        np.testing.assert_allclose(
+            updates["conv"]["bias"], -0.5 * (momentum + decay * params["conv"]["bias"]), rtol=1e-5
+        )
+        params = jax.tree.map(jnp.add, params, updates)
+
+
+def first_update(c, params=PARAMS, grads=GRADS):
+    optimizer = make_optimizer(c, make_schedule(c, 10))
+    return optimizer.update(grads, optimizer.init(params), params)[0]
+
+
+def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():
+    kernel, gradient = jax.random.normal(jax.random.key(0), (2, 3, 3, 4, 8))
+    params = PARAMS | {"conv3": {"kernel": kernel}}
+    grads = GRADS | {"conv3": {"kernel": gradient}}
+    c = config(optimizer__name="muon", optimizer__muon_rate=0.25, optimizer__weight_decay=0)
+    updates = first_update(c, params, grads)
+    held = kernel * np.sqrt(8) / jnp.linalg.norm(kernel)
+    turn = (kernel + updates["conv3"]["kernel"] - held).reshape(36, 8) / -0.25
+    singular = np.linalg.svd(turn)[1]
+    assert singular.min() > 0.5 and singular.max() < 1.3  # three Newton-Schulz steps come this near to 1
+    flat = gradient.reshape(36, 8)
+    assert np.vdot(turn, flat) > 0.9 * np.linalg.svd(flat)[1].sum() * singular.mean()  # the nearest one to the gradient
+    same = first_update(config(optimizer__weight_decay=0))
+    np.testing.assert_allclose(updates["conv"]["kernel"], same["conv"]["kernel"])  # of two axes: by SGD

@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 from small import config, dataset
 
+from vgg_jax.forward import make_forward, normalise, predict, views
 from vgg_jax.train import (
     epoch_order,
     init_state,
-    make_forward,
     make_get_batch,
     make_recipe,
     make_train_chunk,
     make_train_step,
-    normalise,
-    predict,
 )  # fmt: skip
 
 DATA = dataset(n=64)
@@ -153,3 +151,59 @@ def test_predict_is_the_same_in_any_batch_size():
 def test_normalise_is_mean_zero_and_std_one():
     x = normalise(jnp.asarray(DATA.images), DATA.mean, DATA.std)
     np.testing.assert_allclose(x, (DATA.images / 255 - np.array(DATA.mean)) / np.array(DATA.std), atol=1e-5)
+
+
+def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
+    c = config(augment__flip="alternate", train__batch_size=16)
+    get_batch = make_get_batch(c, DATA)
+    key, order = jax.random.key(0), jnp.arange(64)
+    epochs = [
+        np.concatenate([get_batch(key, 4 * e + i, ON_DEVICE, order)["image"] for i in range(4)]) for e in range(3)
+    ]
+    plain = np.asarray(normalise(DATA.images, DATA.mean, DATA.std))
+    mirrored = [[np.array_equal(a, b[:, ::-1]) for a, b in zip(images, plain)] for images in epochs]
+    straight = [[np.array_equal(a, b) for a, b in zip(images, plain)] for images in epochs]
+    assert all(m != s for m, s in zip(np.ravel(mirrored), np.ravel(straight)))
+    assert mirrored[0] == straight[1] == mirrored[2] and 16 < sum(mirrored[0]) < 48
+
+
+def test_micro_batches_are_the_batch_but_for_batch_norm():
+    batch = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
+    for batch_norm, same in (("none", True), ("before", False)):
+        results = []
+        for micro_batch in (0, 16):
+            c = config(model__batch_norm=batch_norm, train__batch_size=64, train__micro_batch=micro_batch)
+            recipe = make_recipe(c, 4, 64)
+            results.append(jax.jit(make_train_step(recipe))(init_state(recipe, 0), batch))
+        (whole, its_metrics), (sliced, metrics) = results
+        close = np.allclose(whole.params["conv1_1"]["kernel"], sliced.params["conv1_1"]["kernel"], rtol=1e-4, atol=1e-6)
+        assert close == same
+        assert np.isclose(metrics["loss"], its_metrics["loss"], rtol=1e-5) == same
+
+
+def test_the_average_follows_the_weights_and_is_what_is_evaluated():
+    c = config(train__average=0.5, train__batch_size=16)
+    recipe = make_recipe(c, 4, 64)
+    step, get_batch = jax.jit(make_train_step(recipe)), make_get_batch(c, DATA)
+    state = init_state(recipe, 0)
+    expected = state.trained
+    for i in range(3):
+        state, _ = step(state, get_batch(state.key, i, ON_DEVICE, jnp.arange(64)))
+        expected = jax.tree.map(lambda a, x: 0.5 * a + 0.5 * x, expected, state.trained)
+    assert_same(state.variables, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(state.variables["params"]["conv1_1"]["kernel"], state.params["conv1_1"]["kernel"])
+
+
+def test_views_of_test_time_augmentation():
+    images = DATA.images[:2]
+    given = list(views(images, "flip_shift"))
+    assert sum(weight for weight, _ in given) == 1 and [w for w, _ in given] == [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
+    np.testing.assert_array_equal(given[1][1], images[:, :, ::-1])
+    np.testing.assert_array_equal(given[2][1][:, 1:, 1:], images[:, :-1, :-1])
+    np.testing.assert_array_equal(given[4][1][:, :-1, :-1], images[:, 1:, 1:])
+
+    def forward(_, x):
+        return x.reshape(len(x), -1)[:, :5].astype(jnp.float32)
+
+    mean = (forward(None, images) + forward(None, images[:, :, ::-1])) / 2
+    np.testing.assert_allclose(predict(forward, None, images, 2, "flip"), mean)

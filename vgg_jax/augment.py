@@ -7,7 +7,6 @@ from jax import lax
 from vgg_jax.types import Config
 
 FLIPS = ("none", "random", "alternate")
-TTA = ("none", "flip", "flip_shift")
 
 
 def augment(key: jax.Array, images: jax.Array, config: Config) -> jax.Array:

@@ -11,8 +11,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vgg_jax.augment import FLIPS, TTA
+from vgg_jax.augment import FLIPS
 from vgg_jax.errors import UserError
+from vgg_jax.forward import TTA
 from vgg_jax.models import ACTIVATIONS, BATCH_NORM, KERNEL_INITS, POOL, STAGES
 from vgg_jax.optim import LOSSES, OPTIMIZERS, SCHEDULES
 from vgg_jax.types import Config

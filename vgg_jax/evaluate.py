@@ -1,9 +1,8 @@
 """Score a run's checkpoint, from its directory and the data set that its config names.
 
-python -m vgg_jax.evaluate --workdir RUN [--checkpoint best|latest] [--split test] [--flip_tta]
+python -m vgg_jax.evaluate --workdir RUN [--checkpoint best|latest] [--split test] [--tta flip]
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ from vgg_jax import data, errors, flags, metrics, plots, rundir
 from vgg_jax.checkpoint import load_model
 from vgg_jax.data import Dataset
 from vgg_jax.errors import UserError
-from vgg_jax.train import EVAL_BATCH, make_forward, predict
+from vgg_jax.forward import EVAL_BATCH, TTA, make_forward, predict
 
 
 def evaluate(
-    workdir: Path, checkpoint: str, split: str, flip_tta: bool, overrides: Mapping[str, str] = MappingProxyType({})
+    workdir: Path, checkpoint: str, split: str, tta: str, overrides: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Score a run's checkpoint on a split; writes JSON and pictures to workdir/evaluation/.
 
@@ -49,9 +48,9 @@ def evaluate(
         "images": len(dataset),
         **score(logits, dataset),
     }
-    if flip_tta:
-        mirrored = predict(forward, variables, dataset.images[:, :, ::-1], min(EVAL_BATCH, len(dataset)))
-        report["flip_tta"] = metrics.scores((logits + mirrored) / 2, dataset.labels)
+    if tta != "none":
+        averaged = predict(forward, variables, dataset.images, min(EVAL_BATCH, len(dataset)), tta)
+        report["tta"] = {"views": tta, **metrics.scores(averaged, dataset.labels)}
     folder = workdir / "evaluation"
     folder.mkdir(exist_ok=True)
     (folder / f"{checkpoint}_{split}.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -97,9 +96,10 @@ def text(report: dict[str, Any]) -> str:
         lines.append(
             f"this checkpoint was chosen on these same {report['split']} images: only to compare with such figures"
         )
-    if tta := report.get("flip_tta"):
+    if tta := report.get("tta"):
         lines.append(
-            f"with flips at test time: cross-entropy {tta['cross_entropy']:.4f}  accuracy {tta['accuracy']:.2%}"
+            f"test-time augmentation ({tta['views']}): cross-entropy {tta['cross_entropy']:.4f}  "
+            f"accuracy {tta['accuracy']:.2%}"
         )
     width = max(map(len, names))
     wide = len(names) <= 20
@@ -115,10 +115,10 @@ def main(argv: Sequence[str]) -> None:
         "--workdir": {"required": True, "help": "a run directory"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
         "--split": {"choices": ("train", "validation", "test"), "default": "test"},
-        "--flip_tta": {"action": argparse.BooleanOptionalAction, "default": False, "help": "also with mirrored images"},
+        "--tta": {"choices": TTA, "default": "none", "help": "also averaged over mirrored (and shifted) images"},
     })  # fmt: skip
     workdir = Path(given.workdir)
-    report = evaluate(workdir, given.checkpoint, given.split, given.flip_tta, overrides)
+    report = evaluate(workdir, given.checkpoint, given.split, given.tta, overrides)
     print(text(report))
     print(f"pictures and {given.checkpoint}_{given.split}.json in {workdir / 'evaluation'}")
 

@@ -18,6 +18,7 @@ import numpy as np
 from vgg_jax import plots, rundir
 from vgg_jax.data import Dataset
 from vgg_jax.errors import Stopped, UserError
+from vgg_jax.forward import make_forward
 from vgg_jax.metrics import Record
 from vgg_jax.progress import Progress, Stopwatch
 from vgg_jax.run import Run
@@ -27,7 +28,6 @@ from vgg_jax.train import (
     epoch_order,
     first_images,
     init_state,
-    make_forward,
     make_get_batch,
     make_recipe,
     make_train_chunk,

@@ -134,7 +134,7 @@ def whitening_filters(images: jax.Array, size: int) -> jax.Array:
     shifted = [images[:, i : h - size + 1 + i, j : w - size + 1 + j] for i in range(size) for j in range(size)]
     patches = jnp.stack(shifted, 3).reshape(-1, size * size * c)
     values, vectors = jnp.linalg.eigh(patches.T @ patches / len(patches))
-    filters = vectors / jnp.sqrt(jnp.maximum(values, 0) + 5e-4)
+    filters = vectors / jnp.sqrt(jnp.maximum(values, 0) + 5e-4)[None]
     return jnp.concatenate([filters, -filters], 1).reshape(size, size, c, -1)
 
 

@@ -29,6 +29,8 @@ def main(argv: Sequence[str]) -> None:
     for protocol, result in summary["protocols"].items():
         if result:
             print(f"{protocol:>9}: test accuracy {result['test_accuracy']:.2%} (epoch {result['epoch']})")
+    if tta := summary.get("tta"):
+        print(f"with {tta['views']} views: test accuracy {tta['test_accuracy']:.2%}")
     print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; more by vgg-jax evaluate --workdir {workdir}")
 
 

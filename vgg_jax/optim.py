@@ -77,19 +77,12 @@ def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformat
         weight_dimension_numbers=lambda params: jax.tree.map(lambda _: matrix, params),
     )
     rate = optax.scale_by_learning_rate(lambda step: c.muon_rate / c.learning_rate * schedule(step))
-    return optax.chain(muon, rate, _hold_norms())
+    return optax.chain(muon, rate, optax.stateless_with_tree_map(_hold_norm))
 
 
-def _hold_norms() -> optax.GradientTransformation:
-    """Changes updates so that every kernel [..., O] is first scaled to norm sqrt(O)."""
-
-    def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        def hold(u: jax.Array, p: jax.Array) -> jax.Array:
-            return u + p * (jnp.sqrt(p.shape[-1]) / jnp.linalg.norm(p) - 1)
-
-        return jax.tree.map(hold, updates, params), state
-
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+def _hold_norm(update: Any, kernel: Any) -> jax.Array:
+    """The update that also brings a kernel [..., O] to norm sqrt(O) first."""
+    return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
 
 
 def _is_filter(params: Any) -> Any:

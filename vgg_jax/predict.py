@@ -10,7 +10,7 @@ import numpy as np
 
 from vgg_jax import data, errors, flags, metrics, rundir
 from vgg_jax.checkpoint import load_model
-from vgg_jax.train import make_forward, predict
+from vgg_jax.forward import make_forward, predict
 
 
 def main(argv: Sequence[str]) -> None:

@@ -89,6 +89,11 @@ class Stopwatch:
         images, self.images = self.images, 0
         return round(images / seconds, 1)
 
+    def compiled_share(self) -> float:
+        """Share of this session's time, compilation left out, that compiled programs took."""
+        session = time.monotonic() - self._begun - self.spent["compile"]
+        return round((self.spent["train"] + self.spent["evaluate"]) / session, 3)
+
     def total(self) -> float:
         return round(self._earlier + time.monotonic() - self._begun, 2)
 

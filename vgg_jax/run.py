@@ -1,7 +1,7 @@
 """One run in its directory: evaluation at the log points, the best epoch, checkpoints, the summary."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ from vgg_jax import plots, rundir
 from vgg_jax.checkpoint import Checkpoints
 from vgg_jax.data import Dataset
 from vgg_jax.errors import UserError
+from vgg_jax.forward import EVAL_BATCH, Forward, predict
 from vgg_jax.metrics import Lines, Log, Record, protocols, scores
 from vgg_jax.models import count
 from vgg_jax.progress import Stopwatch, clock
-from vgg_jax.train import EVAL_BATCH, Recipe, TrainState, predict
+from vgg_jax.train import Recipe, TrainState
 from vgg_jax.types import Config
-
-Forward = Callable[[Any, jax.Array], jax.Array]
 
 
 class Run:
@@ -93,6 +92,11 @@ class Run:
         loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(dataset.labels))))
         return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"]}
 
+    def _tta_accuracy(self, state: TrainState, tta: str) -> float:
+        test = self.data["test"]
+        logits = predict(self.forward, state.variables, test.images, self.eval_batch, tta)
+        return scores(logits, test.labels)["accuracy"]
+
     def save(self, state: TrainState) -> None:
         """The best first, so that no state is on the disk whose best is not."""
         if not _all_finite(state.variables):
@@ -107,14 +111,18 @@ class Run:
     def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
         """Write summary.json; returns it."""
         rows = count(self.recipe.model, self.config.data.image_size)
+        tta = self.config.train.tta
         with watch("evaluate"):
+            views = {} if tta == "none" else {"tta": {"views": tta, "test_accuracy": self._tta_accuracy(state, tta)}}
             train_accuracy = self._evaluate(state, "train", self.data["train"].sample(10_000))["train_accuracy"]
         summary = {
             "protocols": protocols(self.log.records),
+            **views,
             "train_accuracy": train_accuracy,  # in evaluation mode, of 10,000 images or all
             "parameters": sum(row.parameters for row in rows),
             "multiply_adds": sum(row.multiply_adds for row in rows),
             "seconds": watch.total(),
+            "compiled_share": watch.compiled_share(),
             "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},
             "device": rundir.device(),
         }

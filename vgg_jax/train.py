@@ -1,6 +1,6 @@
 """The training step and its chunks: pure functions on a `TrainState`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +12,11 @@ from jax import lax
 
 from vgg_jax.augment import augment, mirror
 from vgg_jax.data import Dataset
+from vgg_jax.forward import normalise
 from vgg_jax.models import VGG
 from vgg_jax.optim import make_loss, make_optimizer, make_schedule
 from vgg_jax.types import Batch, Config
 
-EVAL_BATCH = 512
 # Streams of randomness, each folded into the run's key.
 _INIT, _SHUFFLE, _AUGMENT, _DROPOUT, _MIRROR = range(5)
 _NO_IMAGES = np.zeros((1, 32, 32, 3), np.float32)
@@ -80,7 +80,7 @@ def first_images(config: Config, dataset: Dataset) -> jax.Array:
     return normalise(dataset.images[: 5000 if config.model.whitening else 1], dataset.mean, dataset.std)
 
 
-def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array = _NO_IMAGES) -> TrainState:
+def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array | np.ndarray = _NO_IMAGES) -> TrainState:
     """The state before the first step, of `first_images`; vmap over seed for several at once."""
     key = jax.random.key(seed)
     variables = recipe.model.init(jax.random.fold_in(key, _INIT), images)
@@ -194,12 +194,6 @@ def add(
     }
 
 
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32, (x / 255 - mean) / std per channel."""
-    scale, shift = 1 / (255 * np.array([[[std]]])), np.array([[[mean]]]) / np.array([[[std]]])
-    return images.astype(jnp.float32) * scale.astype(np.float32) - shift.astype(np.float32)
-
-
 def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax.Array, Batch, jax.Array], Batch]:
     """get_batch(key, step, data, order) -> the augmented batch of that step; order is the epoch's."""
     size = config.train.batch_size
@@ -254,18 +248,3 @@ def together(function: Callable[[Any], Any], many: Any) -> Any:
     if jax.default_backend() == "cpu":
         return lax.map(function, many)
     return jax.vmap(function)(many)
-
-
-def make_forward(model: VGG, mean: Sequence[float], std: Sequence[float]) -> Callable[[Any, jax.Array], jax.Array]:
-    """forward(variables, uint8 images [B, H, W, 3]) -> logits [B, classes], in evaluation mode."""
-    return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std)))
-
-
-def predict(
-    forward: Callable[[Any, jax.Array], jax.Array], variables: Any, images: np.ndarray, batch_size: int = EVAL_BATCH
-) -> np.ndarray:
-    """Logits [N, classes] of uint8 images [N, H, W, 3], in batches of one compiled size."""
-    short = -len(images) % batch_size
-    padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)]) if short else images
-    logits = [forward(variables, batch) for batch in padded.reshape(-1, batch_size, *images.shape[1:])]
-    return np.concatenate([np.asarray(x) for x in logits])[: len(images)]  # fetched once all are dispatched

@@ -110,7 +110,7 @@ def _kernel_transform(f: _Filtering, kernel: jax.Array) -> jax.Array:
 
 def _kernel_adjoint(f: _Filtering, dtaps: jax.Array) -> jax.Array:
     a = f.m + 2
-    rows = [_combine(f.g.T, dtaps[a * i : a * i + a]) for i in range(a)]
+    rows = [_combine(f.g.T, list(dtaps[a * i : a * i + a])) for i in range(a)]
     columns = [_combine(f.g.T, column) for column in zip(*rows)]
     return jnp.stack([jnp.stack(row) for row in zip(*columns)])
 

@@ -14,10 +14,11 @@ from vgg_jax import config as configs, metrics, rundir
 from vgg_jax.checkpoint import load_model
 from vgg_jax.data import Dataset
 from vgg_jax.fit import Probe, fit_together
+from vgg_jax.forward import normalise
 from vgg_jax.landscape import band, hessian, interpret, probe, surface
 from vgg_jax.models import VGG
 from vgg_jax.progress import Progress
-from vgg_jax.train import make_recipe, normalise
+from vgg_jax.train import make_recipe
 from vgg_jax.types import Config
 
 NETWORKS = {"plain": "none", "bn": "before"}  # name -> config.model.batch_norm

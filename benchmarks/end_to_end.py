@@ -1,0 +1,82 @@
+"""Where a run's time goes, from the shell prompt to the summary: twice, with empty and with filled caches.
+
+python -m benchmarks.end_to_end [--config configs/bn.py] [--json FILE] [--config.FIELD=VALUE ...]
+
+The run is the config's, as short as its fields say. `imports` starts at the shell, `data` is reading
+and decoding, `compile` to `save` are phases of the training loop, `other` is what remains:
+initialisation, the first pictures, the loop's own bookkeeping.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vgg_jax import errors, flags
+
+PHASES = ("imports", "data", "compile", "train", "evaluate", "save", "other")
+
+
+def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
+    """The stages of `vgg_jax.main`, timed; the last line printed is JSON."""
+    import jax
+
+    from vgg_jax import cache, config as configs, data, rundir
+    from vgg_jax.fit import fit
+
+    imports = time.time() - begun
+    config = configs.load(config_file, overrides)
+    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    before = time.monotonic()
+    splits = data.load(config.data)
+    seconds = {"imports": imports, "data": time.monotonic() - before}
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder) / "run"
+        rundir.open_run(workdir, config, splits)
+        summary = fit(config, splits, workdir)
+    seconds |= summary["last_session_seconds"]
+    seconds["other"] = time.time() - begun - sum(seconds.values())
+    speed = len(splits["train"]) * config.train.epochs / seconds["train"]
+    print(json.dumps({"device": rundir.device(), "images_per_second": round(speed, 1), "seconds": seconds}))
+
+
+def measure(argv: Sequence[str], cache: str) -> dict:
+    """One run in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.end_to_end", "--begun", str(time.time()), *argv]
+    child = subprocess.run(command, env={**os.environ, "VGG_JAX_CACHE": cache}, stdout=subprocess.PIPE, text=True)
+    if child.returncode:
+        raise errors.UserError("the run failed; its own message stands above")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def main(argv: Sequence[str]) -> None:
+    given, overrides = flags.parse(argv, __doc__ or "", {
+        "--config": {"default": "configs/bn.py", "help": "the run that is timed"},
+        "--json": {"help": "also write the figures here"},
+        "--begun": {"type": float, "help": "used by the command itself"},
+    })  # fmt: skip
+    if given.begun:
+        return _child(given.begun, given.config, overrides)
+    with tempfile.TemporaryDirectory() as cache:
+        runs = {name: measure(argv, cache) for name in ("empty caches", "filled caches")}
+    print(f"{given.config} {' '.join(f'{k}={v}' for k, v in overrides.items())}, {runs['empty caches']['device']}")
+    print(f"{'seconds':<15}" + "".join(f"{phase:>10}" for phase in (*PHASES, "in all")) + "  images/s")
+    for name, run in runs.items():
+        seconds = [run["seconds"].get(phase, 0.0) for phase in PHASES]
+        print(
+            f"{name:<15}"
+            + "".join(f"{s:>10.1f}" for s in (*seconds, sum(seconds)))
+            + f"{run['images_per_second']:>10,.1f}"
+        )
+    if given.json:
+        Path(given.json).write_text(
+            json.dumps({"config": given.config, "overrides": overrides, **runs}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    errors.run(main)
