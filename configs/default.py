@@ -64,8 +64,9 @@ def get_config() -> ConfigDict:
     schedule.peak = 0.3  # one_cycle: where the peak lies, as a fraction of the run
 
     config.train = train = ConfigDict()
-    train.batch_size = 128  # images a step; the last partial batch of an epoch is dropped
+    train.batch_size = 128  # images a step, over all devices; the last partial batch of an epoch is dropped
     train.epochs = 300  # passes over the training images
     train.eval_epochs = 1  # epochs between evaluations, which are the log points
+    train.devices = 0  # how many to use, each with an equal share of the batch; 0: all there are
     train.save_minutes = 5.0  # minutes between checkpoints; also saved at the end and when stopped
     return config

@@ -64,6 +64,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.epochs": (1, 10**6),
     "train.eval_epochs": (1, 10**6),
     "train.save_minutes": (0, 1e6),
+    "train.devices": (0, 2**20),
     "landscape.seeds": (1, 1000),
     "landscape.probe_steps": (1, 10**9),
     "landscape.step_sizes": (1e-12, 1e6),
@@ -82,6 +83,8 @@ OTHERS = {
     "optimizer.nesterov",
 }  # fmt: skip
 WHOLE = {"model.hidden"}  # tuples of whole numbers
+# Fields that runs of earlier versions do not have, and the value that says what those did.
+_YOUNGER: dict[str, Any] = {"train.devices": 0}
 
 
 def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
@@ -137,8 +140,12 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
 
 
 def from_json(text: str) -> Config:
-    """The config that `to_json` wrote."""
+    """The config that `to_json` wrote, in this version or an earlier one."""
     config = ConfigDict(json.loads(text))
+    for field, value in _YOUNGER.items():
+        group, name = field.split(".")
+        if isinstance(config.get(group), ConfigDict) and name not in config[group]:
+            config[group][name] = value
     for section in config.values():
         if isinstance(section, ConfigDict):
             for name, value in section.items():
