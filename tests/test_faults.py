@@ -74,10 +74,9 @@ def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, ru
     assert seal.fault(last) is None
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
-def test_a_run_goes_on_from_the_checkpoint_before(damage, run, finished, capsys):
+def test_a_run_goes_on_from_the_checkpoint_before(run, finished, capsys):
     before, last = newest(run)
-    damage(max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size))
+    flip(max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size))
     evaluate.main(["--workdir", str(run)])
     assert f"(step {before.name})" in capsys.readouterr().out
     assert last.exists()  # evaluation moves nothing

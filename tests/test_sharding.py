@@ -24,7 +24,7 @@ from vgg_jax.train import epoch_order, init_state, make_get_batch, make_recipe, 
 
 STEPS, BATCH = 20, 16
 DATA = dataset(n=STEPS * BATCH, classes=10)
-# VGG-11 at 1/8 of the width; VGG_JAX_STAGES=D for the networks as deep as they are (compiling takes minutes).
+# VGG-11 at 1/8 of the width; VGG_JAX_STAGES=D for the networks as deep as they are, and every combination.
 SLIM = {"model.stages": os.environ.get("VGG_JAX_STAGES", "A"), "model.width": "0.125", "model.hidden": "(64,)"}
 SLIM |= {"train.batch_size": str(BATCH), "train.epochs": "1"}
 
@@ -69,9 +69,12 @@ def _mapped(c, recipe, placement, state, images):
 one_device = functools.cache(lambda name: steps(name, 1))
 
 
-@pytest.mark.parametrize(("name", "devices", "mapped"), [
-    ("bn_dropout", 2, False), ("bn_dropout", 8, False), ("bn", 2, False), ("bn", 8, False), ("bn", 8, True),
-])  # fmt: skip
+WAYS = [("bn_dropout", 8, False), ("bn", 2, False), ("bn", 8, True)]
+if "VGG_JAX_STAGES" in os.environ:
+    WAYS += [("bn_dropout", 2, False), ("bn", 8, False)]
+
+
+@pytest.mark.parametrize(("name", "devices", "mapped"), WAYS)
 def test_twenty_steps_are_those_of_one_device(name, devices, mapped):
     """In float64: in float32 the kinks of ReLU and max-pool turn rounding into another path within a few steps."""
     losses, params = one_device(name)
@@ -118,11 +121,11 @@ def assert_same_run(one, other):
     for a, b in zip(read(one), read(other)):
         assert (a["step"], a["epoch"], a["learning_rate"]) == (b["step"], b["epoch"], b["learning_rate"])
         for field in a.keys() - {"step", "epoch", "learning_rate", *TIMING}:
-            assert abs(a[field] - b[field]) < 0.01, (a["step"], field)
+            assert abs(a[field] - b[field]) < (0.03 if "accuracy" in field else 0.02), (a["step"], field)
     expected, got = contents(one), contents(other)
     for name, value in expected.items():
-        if "/variables" in name:  # in float32; 1e-5 for the biases before BatchNorm, which are noise
-            assert np.linalg.norm(got[name] - value) <= 0.03 * np.linalg.norm(value) + 1e-5, name
+        if "/variables" in name:  # in float32; biases are small, and before BatchNorm but noise
+            assert np.linalg.norm(got[name] - value) <= 0.01 * np.linalg.norm(value) + 0.005, name
 
 
 def test_a_run_goes_on_with_8_then_1_then_2_devices(alone, tmp_path, monkeypatch, capsys):

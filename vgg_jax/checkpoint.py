@@ -178,9 +178,11 @@ def _reserve(workdir: Path, tree: Any) -> None:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     try:
         with tempfile.TemporaryFile(dir=workdir) as file:
-            os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
     except OSError as error:
-        raise UserError(_refusal(workdir, error.errno or 0)) from None
+        if error.errno in errors.MACHINE:  # others say that the file system cannot reserve
+            raise UserError(_refusal(workdir, error.errno)) from None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 # Conventional exit codes: 2 for a mistake, 128 + signal number for a stop; and one of our own.
 MISTAKE, LOST = 2, 4
-_MACHINE = {
+MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
@@ -53,7 +53,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in _MACHINE:
+        if error.errno not in MACHINE:
             raise
         _end(f"error: {error.strerror}: {error.filename or 'while writing'}", MISTAKE)
 

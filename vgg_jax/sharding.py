@@ -170,6 +170,8 @@ def processes(coordinator: str | None, count: int | None, index: int | None) -> 
         _leave(errors.Lost(_LOST) if any(word in str(error) for word in _BROKEN_LINK) else error)
     except BaseException as error:
         _leave(error)
+    finally:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # on_abort ends with this function
 
 
 @contextlib.contextmanager
