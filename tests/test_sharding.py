@@ -125,7 +125,7 @@ def assert_same_run(one, other):
     expected, got = contents(one), contents(other)
     for name, value in expected.items():
         if "/variables" in name:  # in float32; biases are small, and before BatchNorm but noise
-            assert np.linalg.norm(got[name] - value) <= 0.01 * np.linalg.norm(value) + 0.005, name
+            assert np.linalg.norm(got[name] - value) <= 0.05 * np.linalg.norm(value) + 0.005, name
 
 
 def test_a_run_goes_on_with_8_then_1_then_2_devices(alone, tmp_path, monkeypatch, capsys):
