@@ -75,11 +75,12 @@ def get_config() -> ConfigDict:
     schedule.end = 0.0  # triangular: last learning rate, as a fraction of the peak
 
     config.train = train = ConfigDict()
-    train.batch_size = 128  # images a step; the last partial batch of an epoch is dropped
+    train.batch_size = 128  # images a step, over all devices; the last partial batch of an epoch is dropped
     train.micro_batch = 0  # images whose gradient is taken at once, BatchNorm's statistics too; 0: the whole batch
     train.average = 0.0  # decay per step of a moving average of the weights, which is then evaluated; 0: none
     train.epochs = 300  # passes over the training images
     train.eval_epochs = 1  # epochs between evaluations, which are the log points
     train.tta = "none"  # none | flip | flip_shift: views averaged for one more test accuracy at the end
+    train.devices = 0  # how many to use, each with an equal share of the batch; 0: all there are
     train.save_minutes = 5.0  # minutes between checkpoints; also saved at the end and when stopped
     return config

@@ -23,6 +23,7 @@ SMALL = {
     "model.hidden": "(16,)",
     "model.stage_dropout": "()",
     "train.batch_size": "32",
+    "train.devices": "1",  # of the eight fake ones
     "train.epochs": "2",
 }
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from small import ROOT, SMALL, flags
 
-from vgg_jax import main
+from vgg_jax import main, seal
 from vgg_jax.metrics import TIMING, read
 
 # Short chunks and a save after each, so that a kill falls inside an epoch and often inside a save.
@@ -49,8 +48,10 @@ def contents(run):
     found = {}
     for kind, item in (("latest", "variables"), ("latest", "training"), ("best", "variables")):
         step = max(saved_steps(run, kind))
-        with warnings.catch_warnings(action="ignore"):  # of restoring without saying onto which devices
-            tree = ocp.PyTreeCheckpointer().restore(run.absolute() / kind / str(step) / item)
+        folder, checkpointer = run.absolute() / kind / str(step) / item, ocp.PyTreeCheckpointer()
+        saved = checkpointer.metadata(folder).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        tree = checkpointer.restore(folder, restore_args=as_numpy)
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             found[f"{kind}/{item}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
     return found
@@ -60,22 +61,57 @@ def without_timing(run):
     return [{k: v for k, v in record.items() if k not in TIMING} for record in read(run)]
 
 
-def test_kill_and_resume_is_bit_exact(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole)
-    assert process.wait(120) == 0, log(whole)
-    per_epoch = read(whole)[0]["step"]
-    for target in (per_epoch // 2, per_epoch + per_epoch // 2):  # in the middle of two epochs
-        process = start(killed)
-        deadline = time.monotonic() + 120
-        while max(saved_steps(killed), default=0) < target and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.returncode == -signal.SIGKILL  # it had not ended by itself
-    process = start(killed)
-    assert process.wait(120) == 0, log(killed)
+def interrupt(run, number, moment, **more):
+    """Start or go on with a run, and signal it; returns whether it was writing a checkpoint just then.
+
+    moment: "saving", when the directory of an unfinished save appears, or seconds after the compilation.
+    """
+    compiled = log(run).count("compiled in") if Path(f"{run}.log").exists() else 0
+    before, process = max(saved_steps(run), default=0), start(run, **more)
+    deadline = time.monotonic() + 120
+
+    def until(reached):
+        while not reached():
+            assert process.poll() is None and time.monotonic() < deadline, log(run)
+            time.sleep(0.002)
+
+    until(lambda: log(run).count("compiled in") > compiled)
+    until(lambda: max(saved_steps(run), default=0) > before)  # so that every session gets on
+    if moment == "saving":
+        until(lambda: is_saving(run))
+    else:
+        time.sleep(moment)
+    process.send_signal(number)
+    code = process.wait(60)
+    was_saving = number == signal.SIGKILL and is_saving(run)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number), log(run)
+    return was_saving
+
+
+def is_saving(run):
+    """Whether a save is under way: Orbax's temporary directory, or a checkpoint without its seal."""
+    for folder in (run / "latest", run / "best"):
+        names = os.listdir(folder) if folder.is_dir() else []
+        if any("tmp" in name or not (folder / name / seal.NAME).exists() for name in names):
+            return True
+    return False
+
+
+def test_interrupted_and_resumed_is_bit_exact(tmp_path):
+    """VGG_JAX_INTERRUPTIONS=20: so many kill -9, every other one during a save, then so many SIGTERM."""
+    many = int(os.environ.get("VGG_JAX_INTERRUPTIONS", "1"))
+    whole, killed, epochs = tmp_path / "whole", tmp_path / "killed", 2 * many
+    process = start(whole, train__epochs=epochs)
+    assert process.wait(1000) == 0, log(whole)
+    per_epoch, random, during_save = read(whole)[0]["step"], np.random.default_rng(0), 0
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        for i in range(many):
+            moment = "saving" if number == signal.SIGKILL and i % 2 == 0 else float(random.uniform(0, 0.5))
+            during_save += interrupt(killed, number, moment, train__epochs=epochs)
+    assert during_save > 0
+    process = start(killed, train__epochs=epochs)
+    assert process.wait(1000) == 0, log(killed)
+    print(f"{2 * many} interruptions, {during_save} of them kills during a save")
     expected, got = contents(whole), contents(killed)
     assert expected.keys() == got.keys()
     assert any("opt_state" in name for name in expected)
@@ -83,7 +119,8 @@ def test_kill_and_resume_is_bit_exact(tmp_path):
         np.testing.assert_array_equal(value, got[name], err_msg=name, strict=True)
     assert without_timing(killed) == without_timing(whole)
     steps = [record["step"] for record in read(killed)]
-    assert steps == sorted(set(steps)) == [per_epoch, 2 * per_epoch]
+    assert steps == [(epoch + 1) * per_epoch for epoch in range(epochs)]
+    assert all(seal.is_cut_off(aside) for aside in killed.glob("damaged/*"))  # nothing was damaged
     protocols = [json.loads((run / "summary.json").read_text())["protocols"] for run in (whole, killed)]
     assert protocols[0] == protocols[1]
 

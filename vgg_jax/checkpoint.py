@@ -1,9 +1,18 @@
 """Checkpoints: the only file that knows Orbax.
 
 `latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are
-two managers, because one that keeps the best deletes what is newer.
+two managers, because one that keeps the best deletes what is newer. A checkpoint is sealed once it is
+on the disk; one whose seal is missing or broken is put aside in `damaged/`, never deleted or used.
 """
 
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +21,51 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vgg_jax import errors, seal
 from vgg_jax.errors import UserError
 from vgg_jax.models import VGG
+from vgg_jax.sharding import is_first, wait_for_all
 from vgg_jax.train import TrainState
 from vgg_jax.types import Config
 
+_OVERHEAD = 2**18  # bytes of a checkpoint that are not its arrays
+
 
 class Checkpoints:
-    """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it."""
+    """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it.
+
+    Raises: UserError when all that was saved is damaged.
+    """
 
     def __init__(self, workdir: Path):
-        self._folder = workdir / "latest"
+        self._workdir, self._folder = workdir, workdir / "latest"
+        if is_first():
+            for kind in ("best", "latest"):
+                _put_aside(workdir, kind)
+        wait_for_all("checkpoints_checked")
         self._latest = _manager(self._folder, keep=2)
         self._best = _manager(workdir / "best", keep=2)
+        self._background = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
     def save_latest(self, state: TrainState) -> None:
-        if self._latest.latest_step() != int(state.step):
-            args = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
-            self._latest.save(int(state.step), args=ocp.args.Composite(**args))
+        """In the background, once the one before is on the disk."""
+        step = int(state.step)
+        if self._latest.latest_step() == step:
+            return
+        self.wait()
+        args = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        _reserve(self._workdir, state)
+        with _one_line(self._workdir):
+            self._latest.save(step, args=ocp.args.Composite(**args))
+        self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
 
     def save_best(self, step: int, variables: Any) -> None:
         """On the disk when it returns, so that no later `save_latest` can get ahead of it."""
-        self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
-        self._best.wait_until_finished()
+        _reserve(self._workdir, variables)
+        with _one_line(self._workdir):
+            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+            _finish(self._best, self._workdir / "best" / str(step))
 
     def steps(self) -> set[int]:
         """Those whose state can be restored."""
@@ -56,12 +87,15 @@ class Checkpoints:
                 manager.delete(newer)
 
     def wait(self) -> None:
-        """Until everything saved is on the disk."""
-        self._best.wait_until_finished()
-        self._latest.wait_until_finished()
+        """Until everything saved is on the disk and sealed."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with _one_line(self._workdir):
+                saving.result()
 
     def close(self) -> None:
         self.wait()
+        self._background.shutdown()
         self._latest.close()
         self._best.close()
 
@@ -69,25 +103,109 @@ class Checkpoints:
 def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, VGG, Any]:
     """(step, model, variables as NumPy) of a run's `latest` or `best` checkpoint, on any machine.
 
-    Raises: UserError when there is none.
+    Raises: UserError when there is none that is whole.
     """
     folder = workdir / which
-    steps = saved_steps(workdir, which)
-    if not steps:
+    if not saved_steps(workdir, which):
         raise UserError(f"no checkpoint in {folder}; train it first, or give another --workdir or --checkpoint")
     model = VGG(num_classes=num_classes, **config.model)
     size = config.data.image_size
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
     template = {"batch_stats": {}} | jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    step = _newest_whole(workdir, which)
     with _manager(folder, keep=None) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
-        return max(steps), model, _read(folder, manager, max(steps), args)["variables"]
+        return step, model, _read(folder, manager, step, args)["variables"]
 
 
 def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
     """Steps with a checkpoint in a run directory."""
     folder = workdir / which
     return set(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else set()
+
+
+def _newest_whole(workdir: Path, which: str) -> int:
+    faults = _faults(workdir, which)
+    whole = max((step for step, fault in faults.items() if not fault), default=None)
+    for step in sorted(faults, reverse=True):
+        if whole is None:
+            raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
+        if step == whole:
+            break
+        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
+    return whole
+
+
+def _put_aside(workdir: Path, kind: str) -> None:
+    """Move what is damaged to workdir/damaged/."""
+    faults = _faults(workdir, kind)
+    whole = [step for step, fault in faults.items() if not fault]
+    lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
+    for step in sorted(step for step, fault in faults.items() if fault):
+        folder, aside = workdir / kind / str(step), workdir / "damaged"
+        aside.mkdir(exist_ok=True)
+        number = len(list(aside.iterdir()))
+        folder.rename(aside / f"{kind}_{step}_{number}")
+        print(f"{folder} is damaged ({faults[step]}); it is now {aside / f'{kind}_{step}_{number}'}", flush=True)
+    if kind == "latest" and lost and not whole:
+        raise UserError(
+            f"no whole checkpoint is left in {workdir / kind}; what was damaged is in {workdir / 'damaged'}, "
+            "and the same command now begins at step 0"
+        )
+
+
+def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
+    """Of every saved step what is wrong with it, or None. Runs begun before there were seals may lack them."""
+    folders = {step: workdir / kind / str(step) for step in saved_steps(workdir, kind)}
+    sealed = json.loads((workdir / "run.json").read_text()).get("sealed", False)
+    return {
+        step: None if seal.is_cut_off(folder) and not sealed else seal.fault(folder) for step, folder in folders.items()
+    }
+
+
+def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
+    """Wait for a save, then seal it."""
+    manager.wait_until_finished()
+    if is_first():
+        seal.write(folder)
+
+
+def _reserve(workdir: Path, tree: Any) -> None:
+    """Ask for the room that a save takes, and give it back: a refusal is quiet here and noisy halfway through.
+
+    Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
+    """
+    if not is_first():
+        return
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    try:
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
+    except OSError as error:
+        if error.errno in errors.MACHINE:  # others say that the file system cannot reserve
+            raise UserError(_refusal(workdir, error.errno)) from None
+
+
+@contextlib.contextmanager
+def _one_line(workdir: Path) -> Iterator[None]:
+    """End the process in one line when the machine refuses halfway: Orbax leaves threads behind that would go on."""
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore have classes of their own for it, the number is in the text
+        found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
+        if found is None:
+            raise
+        errors.leave(f"error: {_refusal(workdir, int(found[1]))}", errors.MISTAKE)
+
+
+def _refusal(workdir: Path, code: int) -> str:
+    if not workdir.exists():
+        return f"{workdir} was removed while the run was in it; nothing more can be saved"
+    return (
+        f"cannot save in {workdir}: {os.strerror(code)}; the checkpoints before are kept, and the same command "
+        "goes on from them"
+    )
 
 
 def _items(state: TrainState) -> dict[str, Any]:

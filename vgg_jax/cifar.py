@@ -7,6 +7,7 @@ cached in the user's cache directory.
 
 import contextlib
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
     progress = Progress(sum(sizes), f"decoding {name}", " images")
     splits = []
     try:
+        _refuse_foreign_classes(prepared / "features.json")
         builder: Any = tfds.builder_from_directory(str(prepared))
         names = tuple(builder.info.features["label"].names)
         for split, size in zip(("train", "test"), sizes):
@@ -92,6 +94,19 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
     (train, test) = splits
     _write_cache(cached, train, test, names)
     return train, test, names
+
+
+def _refuse_foreign_classes(features: Path) -> None:
+    """tfds imports whatever class the file names; a directory from a stranger may name only those of tfds."""
+
+    def check(node: dict[str, Any]) -> dict[str, Any]:
+        for key in ("type", "pythonClassName", "python_class_name"):
+            name = node.get(key)
+            if isinstance(name, str) and "." in name and not name.startswith("tensorflow_datasets."):
+                raise ValueError(f"features.json names {name}, which is not of tensorflow-datasets")
+        return node
+
+    json.loads(features.read_text(), object_hook=check)
 
 
 def _write_cache(cached: Path, train: Arrays, test: Arrays, names: tuple[str, ...]) -> None:

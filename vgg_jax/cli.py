@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),
     "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
+    "doctor": ("vgg_jax.doctor", "look over this machine, and what to do about what is wrong"),
 }
 
 

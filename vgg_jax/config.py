@@ -5,97 +5,20 @@ import difflib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vgg_jax.augment import FLIPS
 from vgg_jax.errors import UserError
-from vgg_jax.forward import TTA
-from vgg_jax.models import ACTIVATIONS, BATCH_NORM, KERNEL_INITS, POOL, STAGES
-from vgg_jax.optim import LOSSES, OPTIMIZERS, SCHEDULES
+from vgg_jax.fields import CHOICES, OTHERS, RANGES, WHOLE, YOUNGER
+from vgg_jax.models import STAGES
 from vgg_jax.types import Config
 
 
 class MalformedError(UserError):
     """A config has not just the fields there are."""
-
-
-CHOICES: dict[str, Sequence[str]] = {
-    "data.name": ("cifar10", "cifar100", "digits", "folder"),
-    "data.normalization": ("channel", "half"),
-    "model.stages": tuple(STAGES),
-    "model.batch_norm": BATCH_NORM,
-    "model.activation": tuple(ACTIVATIONS),
-    "model.kernel_init": tuple(KERNEL_INITS),
-    "model.pool": POOL,
-    "model.dtype": ("float32", "bfloat16"),
-    "augment.flip": FLIPS,
-    "augment.padding": ("constant", "reflect"),
-    "loss.name": LOSSES,
-    "optimizer.name": OPTIMIZERS,
-    "optimizer.decay": ("all", "kernels"),
-    "schedule.name": SCHEDULES,
-    "train.tta": TTA,
-    "landscape.surface_statistics": ("stored", "batch"),
-}
-# field -> (smallest, largest) value; for a tuple field, of each of its elements.
-RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**32 - 1),
-    "data.train_size": (0, float("inf")),
-    "data.validation_size": (0, float("inf")),
-    "data.seed": (0, 2**32 - 1),
-    "data.image_size": (1, 512),
-    "model.width": (1 / 64, 64),
-    "model.hidden": (1, 2**20),
-    "model.batch_norm_epsilon": (1e-12, 1),
-    "model.batch_norm_momentum": (0, 0.9999),
-    "model.stage_dropout": (0, 0.99),
-    "model.head_dropout": (0, 0.99),
-    "model.whitening": (0, 8),
-    "model.logits_scale": (1e-6, 1e6),
-    "augment.crop": (0, 64),
-    "augment.cutout": (0, 512),
-    "loss.label_smoothing": (0, 0.999),
-    "optimizer.learning_rate": (0, 1e6),
-    "optimizer.momentum": (0, 0.9999),
-    "optimizer.weight_decay": (0, 1e3),
-    "optimizer.bias_rate": (0, 1e6),
-    "optimizer.muon_rate": (0, 1e6),
-    "optimizer.muon_momentum": (0, 0.9999),
-    "schedule.warmup_epochs": (0, 1e6),
-    "schedule.decay_rate": (0, 1),
-    "schedule.decay_epochs": (0.01, 1e9),
-    "schedule.milestones": (0, 1e9),
-    "schedule.peak": (0, 0.999),
-    "schedule.start": (0, 1),
-    "schedule.end": (0, 1),
-    "train.batch_size": (1, 2**20),
-    "train.micro_batch": (0, 2**20),
-    "train.average": (0, 0.99999),
-    "train.epochs": (1, 10**6),
-    "train.eval_epochs": (1, 10**6),
-    "train.save_minutes": (0, 1e6),
-    "landscape.seeds": (1, 1000),
-    "landscape.probe_steps": (1, 10**9),
-    "landscape.step_sizes": (1e-12, 1e6),
-    "landscape.learning_rates": (1e-12, 1e6),
-    "landscape.band_epochs": (1, 10**6),
-    "landscape.images": (1, 10**6),
-    "landscape.surface_points": (5, 1001),
-    "landscape.surface_radius": (1e-6, 1e3),
-    "landscape.hessian_iterations": (1, 1000),
-    "landscape.ascent_radius": (0, 10),
-    "landscape.ascent_steps": (1, 1000),
-}
-# Fields that may have any value of their type.
-OTHERS = {
-    "data.data_dir", "data.archive", "data.resize", "model.batch_norm_head", "model.batch_norm_scale",
-    "model.global_pool", "model.bias", "model.residual", "optimizer.nesterov",
-}  # fmt: skip
-WHOLE = {"model.hidden"}  # tuples of whole numbers
 
 
 def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
@@ -151,8 +74,14 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
 
 
 def from_json(text: str) -> Config:
-    """The config that `to_json` wrote."""
-    config = ConfigDict(json.loads(text))
+    """The config that `to_json` wrote, in this version or an earlier one."""
+    given = json.loads(text)
+    for field, value in YOUNGER.items():
+        group, name = field.split(".")
+        given[group].setdefault(name, value)
+    if isinstance(given["augment"]["flip"], bool):  # a switch once
+        given["augment"]["flip"] = "random" if given["augment"]["flip"] else "none"
+    config = ConfigDict(given)
     for section in config.values():
         if isinstance(section, ConfigDict):
             for name, value in section.items():

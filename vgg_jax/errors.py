@@ -1,15 +1,17 @@
 """How a command ends: a user's mistake in one line, a bug with its traceback."""
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-# Conventional exit codes: 2 for a mistake, 128 + signal number for a stop.
-MISTAKE = 2
-_MACHINE = {
+# Conventional exit codes: 2 for a mistake, 128 + signal number for a stop; and one of our own.
+MISTAKE, LOST = 2, 4
+MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
@@ -27,9 +29,13 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
+class Lost(Exception):
+    """Another process of the run is gone."""
+
+
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Call main(argv), turn what ends it into a line on stderr and an exit code."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds and Orbax chat at lower levels
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # tfds and Orbax chat at lower levels
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no mistake
@@ -39,15 +45,25 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         _end(f"error: {error}", MISTAKE)
     except Stopped as stop:
         _end(str(stop), 128 + stop.signal_number)
+    except Lost as error:
+        _end(f"error: {error}", LOST)
     except KeyboardInterrupt:
         _end("interrupted", 130)
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in _MACHINE:
+        if error.errno not in MACHINE:
             raise
         _end(f"error: {error.strerror}: {error.filename or 'while writing'}", MISTAKE)
+
+
+def leave(line: str, code: int) -> NoReturn:
+    """End this process at once, whatever its threads still do."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        print(line, end="\n" if line else "", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _end(line: str, code: int) -> None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax import plots, rundir
+from vgg_jax import plots, rundir, sharding
 from vgg_jax.data import Dataset
 from vgg_jax.errors import Stopped, UserError
 from vgg_jax.forward import make_forward
@@ -66,13 +66,13 @@ def fit_together(
 
     They go on from the newest step that all have saved.
     """
-    config, train = configs[0], data["train"]
+    config, train, placement = configs[0], data["train"], sharding.place(configs[0])
     recipe = make_recipe(config, len(train.class_names), len(train))
-    forward = make_forward(recipe.model, train.mean, train.std)
+    forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
     with _stop_signals() as stop, contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward)))
+            stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward, placement)))
             for c, workdir in zip(configs, workdirs)
         ]
         step = _common_step(runs)
@@ -80,7 +80,7 @@ def fit_together(
         if step == recipe.total_steps and all(summaries):
             print("already finished")
             return [summary for summary in summaries if summary]
-        images, init = first_images(config, train), jax.jit(functools.partial(init_state, recipe))
+        images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
         state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)
 
@@ -100,6 +100,7 @@ class _Loop:
 
     def __init__(self, config: Config, data: dict[str, Dataset], recipe: Recipe, runs: list[Run], probe: Probe | None):
         self.config, self.data, self.recipe, self.runs, self.probe = config, data, recipe, runs, probe
+        self.placement = runs[0].placement
         self.watch = Stopwatch(max(run.seconds for run in runs))
         self.last_save = time.monotonic()
 
@@ -107,29 +108,29 @@ class _Loop:
         total, batch_size = self.recipe.total_steps, self.config.train.batch_size
         step = int(self._split(state)[0].step)
         images = {"image": self.data["train"].images, "label": self.data["train"].labels}
-        on_device = jax.device_put(images)
-        if step == 0:
-            for run, one in zip(self.runs, self._split(state)):
-                self._draw_samples(run, one, on_device)
+        on_device = self.placement.replicate(images)
+        if step == 0 and sharding.is_first():
+            for run in self.runs:
+                self._draw_samples(run, images)
         print(f"{'resumed' if step else 'started'} at step {step} of {total}, compiling", flush=True)
         run_chunk = self._compile(state, on_device)
-        chunk = 1
+        chunk, asked = 1, 0
         with contextlib.closing(Progress(total, "training", " steps", step)) as progress:
-            while step < total and not stop:
+            while step < total and not asked:
                 self._measure(state, on_device, step)
                 n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
-                    state = run_chunk(state, on_device, jnp.int32(n))
+                    state = run_chunk(state, on_device, np.int32(n))
                     sums = self._sums(state)
                 step += n
                 for run, one in zip(self.runs, sums):
                     run.check_finite(one)
-                chunk = max(1, round(n * CHUNK_SECONDS / lap.seconds))
                 self.watch.images += n * batch_size * len(self.runs)
                 progress.update(n, self._note(step, sums, n / lap.seconds))
                 if self._is_log_point(step):
                     state = self._log(state, sums, progress)
-                if time.monotonic() - self.last_save > self.config.train.save_minutes * 60:
+                chunk, late, asked = self._agree(n * CHUNK_SECONDS / lap.seconds, stop)
+                if late:
                     self._save(state)
         if step == total:
             self._measure(state, on_device, step)
@@ -137,19 +138,25 @@ class _Loop:
         self._wait()
         where = ", ".join(str(run.workdir) for run in self.runs)
         if step < total:
-            raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", stop[0])
+            raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", asked)
         summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, self._split(state))]
-        if stop:
-            raise Stopped(f"asked to stop when {where} was just finished", stop[0])
+        if asked or stop:
+            raise Stopped(f"asked to stop when {where} was just finished", asked or stop[0])
         return summaries
 
     def _compile(self, state: TrainState, on_device: Batch) -> Any:
-        chunk = make_train_chunk(self.config, self.recipe, self.data["train"])
+        chunk = make_train_chunk(self.config, self.recipe, self.data["train"], self.placement)
         function = chunk if len(self.runs) == 1 else lambda state, *rest: together(lambda one: chunk(one, *rest), state)
         with self.watch("compile") as lap:
-            compiled = jax.jit(function, donate_argnums=0).lower(state, on_device, jnp.int32(1)).compile()
+            compiled = self.placement.jit(function, donate_argnums=0).lower(state, on_device, np.int32(1)).compile()
         print(f"compiled in {lap.seconds:.1f} s", flush=True)
         return compiled
+
+    def _agree(self, chunk: float, stop: list[int]) -> tuple[int, bool, int]:
+        """(steps of the next chunk, whether to save now, the signal to stop by or 0), the same in all processes."""
+        late = time.monotonic() - self.last_save > self.config.train.save_minutes * 60
+        chunk, late, asked = sharding.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
+        return chunk, bool(late), asked
 
     def _split(self, state: TrainState) -> list[TrainState]:
         """The state of each run."""
@@ -194,7 +201,7 @@ class _Loop:
         for run, one, its_sums in zip(self.runs, states, sums):
             line = run.log_point(one, its_sums, self.watch, timing)
             progress.say(line if len(self.runs) == 1 else f"seed {run.config.seed}  {line}")
-        return _join([one.replace(sums=zero_sums()) for one in states])
+        return _join([one.replace(sums=self.placement.replicate(zero_sums())) for one in states])
 
     def _save(self, state: TrainState) -> None:
         with self.watch("save"):
@@ -207,11 +214,11 @@ class _Loop:
         for run in self.runs:
             run.checkpoints.wait()
 
-    def _draw_samples(self, run: Run, state: TrainState, on_device: Batch) -> None:
-        dataset, size = self.data["train"], self.config.train.batch_size
-        order = epoch_order(state.key, jnp.int32(0), len(dataset))
-        batch = make_get_batch(self.config, dataset)(state.key, state.step, on_device, order)
-        n = min(64, size)
+    def _draw_samples(self, run: Run, images: Any) -> None:
+        dataset, key = self.data["train"], jax.random.key(np.uint32(run.config.seed))
+        order = epoch_order(key, jnp.int32(0), len(dataset))
+        batch = make_get_batch(self.config, dataset)(key, jnp.int32(0), images, order)
+        n = min(64, self.config.train.batch_size)
         names = [dataset.class_names[i] for i in batch["label"][:n]]
         plots.samples(batch["image"][:n], names, dataset, run.workdir / "samples.png")
 

@@ -3,12 +3,12 @@
 python -m vgg_jax.main --config configs/bn_dropout.py [--workdir DIR] [--config.FIELD=VALUE ...]
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 
-from vgg_jax import cache, config as configs, data, describe, errors, flags, rundir
+from vgg_jax import cache, config as configs, data, describe, errors, flags, rundir, sharding
 from vgg_jax.fit import fit
 
 
@@ -16,15 +16,23 @@ def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "--config": {"required": True, "help": "a config file, as configs/bn_dropout.py"},
         "--workdir": {"help": "the run directory; default checkpoints/<config name>"},
+        "--coordinator": {"help": "HOST:PORT of process 0, for a run of several processes; Slurm needs none of these"},
+        "--num_processes": {"type": int, "help": "how many they are"},
+        "--process_id": {"type": int, "help": "which of them this is, from 0"},
     })  # fmt: skip
-    config = configs.load(given.config, overrides)
-    workdir = Path(given.workdir or f"checkpoints/{Path(given.config).stem}")
+    with sharding.processes(given.coordinator, given.num_processes, given.process_id):
+        train(given.config, given.workdir, overrides)
+
+
+def train(name: str, workdir_given: str | None, overrides: Mapping[str, str]) -> None:
+    config = configs.load(name, overrides)
+    workdir = Path(workdir_given or f"checkpoints/{Path(name).stem}")
     jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
-    splits = data.load(config.data)
-    rundir.open_run(workdir, config, splits)
+    splits = sharding.in_turn("data", lambda: data.load(config.data))
+    sharding.in_turn("directory", lambda: rundir.open_run(workdir, config, splits))
     print(describe.line(config, len(splits["train"].class_names)))
     print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in splits.items() if len(part))}")
-    print(f"on {rundir.device()}, run directory {workdir}", flush=True)
+    print(f"on {rundir.devices(config)}, run directory {workdir}", flush=True)
     summary = fit(config, splits, workdir)
     for protocol, result in summary["protocols"].items():
         if result:

@@ -1,14 +1,18 @@
 """What is measured: scores of logits, `metrics.jsonl`, TensorBoard, the three protocols."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from vgg_jax.errors import UserError
+from vgg_jax.sharding import is_first
 
 Record = dict[str, Any]
 # The only fields of a record that differ between a run and its repetition.
@@ -21,15 +25,16 @@ class Lines:
     def __init__(self, file: Path, step: int):
         self._file = file
         self.records = [r for r in read_lines(file) if r["step"] <= step]
-        if file.exists():
+        if file.exists() and is_first():
             partial = file.with_suffix(".partial")
             partial.write_text("".join(json.dumps(r) + "\n" for r in self.records))
             partial.replace(file)
 
     def write(self, record: Record) -> None:
         self.records.append(record)
-        with open(self._file, "a") as f:
-            f.write(json.dumps(record) + "\n")
+        if is_first():
+            with open(self._file, "a") as f:
+                f.write(json.dumps(record) + "\n")
 
 
 class Log(Lines):
@@ -37,17 +42,40 @@ class Log(Lines):
 
     def __init__(self, workdir: Path, step: int):
         super().__init__(workdir / "metrics.jsonl", step)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = _Board(workdir / "tensorboard", step) if is_first() else None
 
     def write(self, record: Record) -> None:
         super().write(record)
-        for name, value in record.items():
-            if name != "step":
-                self._board.add_scalar(name, value, record["step"])
-        self._board.flush()
+        if self._board:
+            self._board.write(record)
 
     def close(self) -> None:
-        self._board.close()
+        if self._board:
+            self._board.close()
+
+
+class _Board:
+    """TensorBoard events, each on the disk when `write` returns.
+
+    tensorboardX's own SummaryWriter writes in a thread, which a full disk ends with a traceback, and
+    then the next calls wait for it forever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        restart = SessionLog(status=SessionLog.START)  # hides what a killed session wrote after this step
+        self._events.write_event(Event(step=step + 1, wall_time=time.time(), session_log=restart))
+        self._events.flush()  # always, so that closing has nothing left to write that a full disk could refuse
+
+    def write(self, record: Record) -> None:
+        for name, value in record.items():
+            if name != "step":
+                self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=scalar(name, value)))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def read(workdir: Path) -> list[Record]:

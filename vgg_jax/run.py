@@ -16,6 +16,7 @@ from vgg_jax.forward import EVAL_BATCH, Forward, predict
 from vgg_jax.metrics import Lines, Log, Record, protocols, scores
 from vgg_jax.models import count
 from vgg_jax.progress import Stopwatch, clock
+from vgg_jax.sharding import Placement, is_first
 from vgg_jax.train import Recipe, TrainState
 from vgg_jax.types import Config
 
@@ -23,10 +24,20 @@ from vgg_jax.types import Config
 class Run:
     """What one run holds besides its state. Open it, `restore`, then log and save; `close` in the end."""
 
-    def __init__(self, config: Config, data: dict[str, Dataset], workdir: Path, recipe: Recipe, forward: Forward):
+    def __init__(
+        self,
+        config: Config,
+        data: dict[str, Dataset],
+        workdir: Path,
+        recipe: Recipe,
+        forward: Forward,
+        placement: Placement,
+    ):
         self.config, self.data, self.workdir, self.recipe, self.forward = config, data, workdir, recipe, forward
         self.checkpoints = Checkpoints(workdir)
-        self.eval_batch = min(EVAL_BATCH, max(len(data["validation"]), len(data["test"])))
+        batch = min(EVAL_BATCH, max(len(data["validation"]), len(data["test"])))
+        self.eval_batch = -(-batch // placement.size) * placement.size
+        self.placement = placement
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
 
@@ -105,7 +116,7 @@ class Run:
             self.checkpoints.save_best(*self.unsaved_best)
             self.unsaved_best = None
         self.checkpoints.save_latest(state)
-        if self.log.records:
+        if self.log.records and is_first():
             plots.curves(self.log.records, self.workdir / "curves.png")
 
     def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
@@ -124,9 +135,10 @@ class Run:
             "seconds": watch.total(),
             "compiled_share": watch.compiled_share(),
             "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},
-            "device": rundir.device(),
+            "device": rundir.devices(self.config),
         }
-        rundir.write_summary(self.workdir, summary)
+        if is_first():
+            rundir.write_summary(self.workdir, summary)
         return summary
 
     def close(self) -> None:

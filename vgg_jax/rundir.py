@@ -1,51 +1,55 @@
 """A run's directory: what it says of itself, and whether a command may go on in it."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
-from vgg_jax import __version__, config as configs
+from vgg_jax import __version__, config as configs, sharding
 from vgg_jax.data import Dataset
 from vgg_jax.errors import UserError
 from vgg_jax.types import Config
 
 # Fields that change where or how often, but no result.
-_FREE = {"data.data_dir", "data.archive", "train.save_minutes"}
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_FREE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes"}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
     """Make the directory of a new run, or check that an old one is of the same config and data.
 
-    Raises: UserError listing what differs, or when a batch is larger than the data set.
+    Raises: UserError listing what differs, or when the config does not fit the data or the devices.
     """
-    facts = describe(data)
     if config.train.batch_size > len(data["train"]):
         raise UserError(
             f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"
         )
+    sharding.place(config)
+    _make(workdir)
+    with lock(workdir):
+        if os.path.exists(workdir / "config.json"):
+            _check_same(workdir, config, describe(data))
+        elif sharding.is_first():
+            _write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
+            _write(workdir / "config.json", configs.to_json(config))
+        else:
+            raise UserError(f"{workdir} is not the directory that process 0 has made; all processes must see the same")
+
+
+def _make(workdir: Path) -> None:
     if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
         raise UserError(
             f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
         )
-    if os.path.exists(workdir / "config.json"):
-        old_config, old_facts = read_run(workdir)
-        old, new = configs.flatten(old_config), configs.flatten(config)
-        differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
-        if differing:
-            listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
-            raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
-        if old_facts["fingerprint"] != facts["fingerprint"]:
-            raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
-        return
     if os.path.isfile(workdir):
         raise UserError(f"{workdir} is a file; give another --workdir")
     try:
@@ -56,8 +60,36 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         ) from None
     if not os.access(workdir, os.W_OK):
         raise UserError(f"cannot write to {workdir}; give another --workdir")
-    _write(workdir / "run.json", json.dumps(facts | origin(), indent=2) + "\n")
-    _write(workdir / "config.json", configs.to_json(config))
+
+
+def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
+    old_config, old_facts = read_run(workdir)
+    old, new = configs.flatten(old_config), configs.flatten(config)
+    differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
+    if differing:
+        listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
+        raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
+    if old_facts["fingerprint"] != facts["fingerprint"]:
+        raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Hold a run directory; the system lets go of it when the process ends, however it ends.
+
+    Raises: UserError when another process holds it.
+    """
+    if not sharding.is_first():  # the first one holds it for all
+        yield
+        return
+    with open(workdir / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {workdir}; give another --workdir") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def read_run(workdir: Path, overrides: Mapping[str, str] = MappingProxyType({})) -> tuple[Config, dict[str, Any]]:
@@ -79,7 +111,7 @@ def read_run(workdir: Path, overrides: Mapping[str, str] = MappingProxyType({}))
         return config, facts
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
-    except (ValueError, AttributeError, TypeError, configs.MalformedError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, configs.MalformedError) as error:
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 
 
@@ -105,18 +137,25 @@ def origin() -> dict[str, Any]:
         commit = None
     return {
         "vgg_jax": __version__,
+        "sealed": True,  # every checkpoint is; not so in runs of earlier versions
         "commit": commit,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": device(),
     }
 
 
 def device() -> str:
-    """The device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
-    first = jax.devices()[0]
+    """The kind of device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
+    first = sharding.devices()[0]
     known = first.platform == "cpu" and hasattr(os, "sched_getaffinity")
     return first.device_kind + (f" ({len(os.sched_getaffinity(0))} cores)" if known else "")
+
+
+def devices(config: Config) -> str:
+    """'8 x NVIDIA H100', of 2 processes if there are several."""
+    count, processes = sharding.place(config).size, jax.process_count()
+    return (f"{count} x " if count > 1 else "") + device() + (f", {processes} processes" if processes > 1 else "")
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:

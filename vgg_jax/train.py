@@ -15,6 +15,7 @@ from vgg_jax.data import Dataset
 from vgg_jax.forward import normalise
 from vgg_jax.models import VGG
 from vgg_jax.optim import make_loss, make_optimizer, make_schedule
+from vgg_jax.sharding import ONE_DEVICE, Placement
 from vgg_jax.types import Batch, Config
 
 # Streams of randomness, each folded into the run's key.
@@ -217,12 +218,13 @@ def epoch_order(key: jax.Array, epoch: jax.Array, n: int) -> jax.Array:
 
 
 def make_train_chunk(
-    config: Config, recipe: Recipe, dataset: Dataset
+    config: Config, recipe: Recipe, dataset: Dataset, placement: Placement = ONE_DEVICE
 ) -> Callable[[TrainState, Batch, jax.typing.ArrayLike], TrainState]:
     """train_chunk(state, data, n) -> the state n steps on, all within one epoch.
 
     n is an argument, not a constant: one compiled program serves chunks of any length, and where
-    they are cut changes no number. data is {"image": [N, H, W, 3] uint8, "label": [N]}.
+    they are cut changes no number. data is {"image": [N, H, W, 3] uint8, "label": [N]}. Each batch
+    is split over the devices of placement; what is drawn at random does not depend on them.
     """
     train_step = make_train_step(recipe)
     get_batch = make_get_batch(config, dataset)
@@ -231,7 +233,7 @@ def make_train_chunk(
         order = epoch_order(state.key, state.step // recipe.steps_per_epoch, len(dataset))
 
         def body(_: jax.Array, state: TrainState) -> TrainState:
-            done, metrics = train_step(state, get_batch(state.key, state.step, data, order))
+            done, metrics = train_step(state, placement.split(get_batch(state.key, state.step, data, order)))
             return done.replace(sums=add(state.sums, metrics, config.train.batch_size, state.step))
 
         return lax.fori_loop(0, n, body, state)

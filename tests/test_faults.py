@@ -1,0 +1,186 @@
+"""Damaged checkpoints, full disks, vanished directories, second runs: found, named, and nothing lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import ROOT, SMALL, flags
+from test_resume import contents
+
+from vgg_jax import checkpoint, errors, evaluate, main, rundir, seal
+from vgg_jax.errors import UserError
+
+SAVING = SMALL | {"train.save_minutes": "0"}
+
+
+def arguments(workdir):
+    return ["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(SAVING)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run whose last two states are saved."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    main.main(arguments(workdir))
+    return workdir
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def newest(run, kind="latest"):
+    before, last = sorted((p for p in (run / kind).iterdir()), key=lambda p: int(p.name))
+    return before, last
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, run, finished, tmp_path, capsys):
+    before, last = newest(run)
+    files = sorted(p.relative_to(last) for p in last.rglob("*") if p.is_file())
+    assert len(files) > 10
+    for file in files:
+        if damage is not Path.unlink and not (last / file).stat().st_size:
+            continue
+        damage(last / file)
+        found = seal.fault(last)
+        assert found and (str(file) in found or file.name == seal.NAME), file
+        checkpoints = checkpoint.Checkpoints(run)
+        assert checkpoints.steps() == {int(before.name)}
+        checkpoints.close()
+        assert f"{last} is damaged ({found})" in capsys.readouterr().out
+        (aside,) = (run / "damaged").iterdir()
+        assert sorted(p.relative_to(aside) for p in aside.rglob("*") if p.is_file()) == [
+            f for f in files if f != file or damage is not Path.unlink
+        ]
+        shutil.rmtree(run / "damaged")
+        shutil.copytree(finished / "latest" / last.name, last)
+    assert seal.fault(last) is None
+
+
+def test_a_run_goes_on_from_the_checkpoint_before(run, finished, capsys):
+    before, last = newest(run)
+    flip(max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size))
+    evaluate.main(["--workdir", str(run)])
+    assert f"(step {before.name})" in capsys.readouterr().out
+    assert last.exists()  # evaluation moves nothing
+    main.main(arguments(run))
+    out = capsys.readouterr().out
+    assert f"{last} is damaged (" in out and f"resumed at step {before.name} of" in out
+    expected, got = contents(finished), contents(run)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
+
+
+def test_nothing_whole_is_left(run, capsys):
+    for folder in newest(run):
+        flip(next(folder.glob("variables/**/manifest.ocdbt")))
+    with pytest.raises(UserError, match="there is no other"):
+        evaluate.main(["--workdir", str(run)])
+    with pytest.raises(UserError, match="no whole checkpoint is left"):
+        main.main(arguments(run))
+    assert len(list((run / "damaged").iterdir())) == 2 and (run / "best").is_dir()
+    main.main(arguments(run))
+    assert "started at step 0" in capsys.readouterr().out
+
+
+def test_a_run_of_before_there_were_seals(run, capsys):
+    facts = json.loads((run / "run.json").read_text())
+    del facts["sealed"]
+    (run / "run.json").write_text(json.dumps(facts))
+    config = json.loads((run / "config.json").read_text())
+    del config["train"]["devices"]
+    (run / "config.json").write_text(json.dumps(config))
+    for file in run.rglob(seal.NAME):
+        file.unlink()
+    evaluate.main(["--workdir", str(run)])
+    main.main(arguments(run))
+    out = capsys.readouterr().out
+    assert f"(step {newest(run)[1].name})" in out and "already finished" in out and not (run / "damaged").exists()
+
+
+def test_a_second_run_in_the_same_directory_is_refused(run):
+    with rundir.lock(run), pytest.raises(UserError, match="another process is training"):
+        main.main(arguments(run))
+    main.main(arguments(run))
+
+
+FILL = """
+import sys
+from pathlib import Path
+from vgg_jax import checkpoint, errors, fit, main
+fit.CHUNK_SECONDS, saves, save = 0.0, [], checkpoint.Checkpoints.save_latest
+def save_then_fault(self, state):
+    saves.append(0)
+    if len(saves) == 3:
+        self.wait()
+        {fault}
+    save(self, state)
+checkpoint.Checkpoints.save_latest = save_then_fault
+errors.run(main.main)
+"""
+
+
+def ends(fault, run):
+    """Code and last line of a run that meets the fault before its third save."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FILL.replace("{fault}", fault), *arguments(run)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk(disk, finished):
+    fill = "f = open(self._workdir.parent / 'ballast', 'wb', 0); sys.exit() if f.write(bytes(2**22)) == 2**22 else None"
+    code, line = ends(fill, disk / "run")
+    assert code == errors.MISTAKE and line.startswith(f"error: cannot save in {disk / 'run'}: No space left on device")
+    assert all(seal.fault(p) is None for p in (disk / "run" / "latest").iterdir())
+    (disk / "ballast").unlink()
+    evaluate.main(["--workdir", str(disk / "run")])
+    main.main(arguments(disk / "run"))
+    expected, got = contents(finished), contents(disk / "run")
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
+
+
+def test_directory_removed_under_the_run(tmp_path):
+    code, line = ends("import shutil; shutil.rmtree(self._workdir)", tmp_path / "run")
+    assert code == errors.MISTAKE and line.startswith(f"error: {tmp_path / 'run'} was removed while the run was in it")
+
+
+def test_read_only_disk(disk, finished):
+    shutil.copytree(finished, disk / "run")
+    shutil.rmtree(newest(disk / "run")[1])
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(UserError, match="cannot write to"):
+        main.main(arguments(disk / "run"))
+    with pytest.raises(OSError, match="Read-only file system"):
+        evaluate.main(["--workdir", str(disk / "run")])

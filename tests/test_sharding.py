@@ -1,0 +1,214 @@
+"""Many devices, and many processes, train as one does."""
+
+import contextlib
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import ROOT, SMALL, config, dataset, flags
+from test_resume import contents, saved_steps
+
+from vgg_jax import errors, main, run as runs, seal, sharding
+from vgg_jax.errors import UserError
+from vgg_jax.metrics import TIMING, read
+from vgg_jax.train import epoch_order, init_state, make_get_batch, make_recipe, make_train_chunk, make_train_step
+
+STEPS, BATCH = 20, 16
+DATA = dataset(n=STEPS * BATCH, classes=10)
+# VGG-11 at 1/8 of the width; VGG_JAX_STAGES=D for the networks as deep as they are, and every combination.
+SLIM = {"model.stages": os.environ.get("VGG_JAX_STAGES", "A"), "model.width": "0.125", "model.hidden": "(64,)"}
+SLIM |= {"train.batch_size": str(BATCH), "train.epochs": "1"}
+
+
+def steps(name, devices, mapped=False):
+    """(losses [20], parameters) of a shipped config in float64, on so many devices, by `jit` or by `pmap`."""
+    c = config(name, SLIM, train__devices=devices)
+    with jax.enable_x64():
+        recipe = make_recipe(c, 10, len(DATA), axis_name="data" if mapped else "")
+        recipe = recipe._replace(model=recipe.model.clone(dtype="float64"))
+        placement = sharding.place(c)
+        state = init_state(recipe, np.uint32(0))
+        wide = jax.tree.map(lambda x: x.astype(np.float64), (state.variables, state.opt_state))
+        state = state.replace(**wide[0], opt_state=wide[1])
+        images = {"image": DATA.images, "label": DATA.labels}
+        return (_mapped if mapped else _sharded)(c, recipe, placement, state, images)
+
+
+def _sharded(c, recipe, placement, state, images):
+    state, on_device, losses = placement.jit(lambda s: s)(state), placement.replicate(images), []
+    chunk = placement.jit(make_train_chunk(c, recipe, DATA, placement))
+    for _ in range(STEPS):
+        seen = float(state.sums["loss"])
+        state = chunk(state, on_device, np.int32(1))
+        losses.append((float(state.sums["loss"]) - seen) / BATCH)
+    assert len(state.params["logits"]["kernel"].devices()) == placement.size
+    return np.array(losses), jax.device_get(state.params)
+
+
+def _mapped(c, recipe, placement, state, images):
+    n, losses = placement.size, []
+    order = epoch_order(state.key, jnp.int32(0), len(DATA))
+    get_batch, step = jax.jit(make_get_batch(c, DATA)), jax.pmap(make_train_step(recipe), "data")
+    key, state = state.key, jax.tree.map(lambda x: jnp.stack([x] * n), state)
+    for i in range(STEPS):
+        batch = get_batch(key, jnp.int32(i), images, order)
+        state, metrics = step(state, jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), batch))
+        losses.append(float(metrics["loss"][0]))
+    return np.array(losses), jax.tree.map(lambda x: np.asarray(x)[0], state.params)
+
+
+one_device = functools.cache(lambda name: steps(name, 1))
+
+
+WAYS = [("bn_dropout", 8, False), ("bn", 2, False), ("bn", 8, True)]
+if "VGG_JAX_STAGES" in os.environ:
+    WAYS += [("bn_dropout", 2, False), ("bn", 8, False)]
+
+
+@pytest.mark.parametrize(("name", "devices", "mapped"), WAYS)
+def test_twenty_steps_are_those_of_one_device(name, devices, mapped):
+    """In float64: in float32 the kinks of ReLU and max-pool turn rounding into another path within a few steps."""
+    losses, params = one_device(name)
+    many_losses, many_params = steps(name, devices, mapped)
+    np.testing.assert_allclose(many_losses, losses, rtol=1e-4)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(many_params)):
+        # A bias before BatchNorm has no gradient: its 1e-16 are noise.
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(a) + 1e-12, jax.tree_util.keystr(path)
+    assert len(set(losses)) == STEPS
+    apart = max(np.linalg.norm(a - b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(many_params)))
+    print(
+        f"{name}, {devices} devices: losses {np.abs(many_losses / losses - 1).max():.1e} apart, parameters {apart:.1e}"
+    )
+
+
+@pytest.mark.parametrize(("batch", "devices", "words"), [
+    (30, 8, "nearest that fits is 32"), (3, 8, "nearest that fits is 8"), (33, 2, "nearest that fits is 32"),
+    (32, 9, "JAX finds 8"),
+])  # fmt: skip
+def test_uneven_batches_are_refused(batch, devices, words):
+    with pytest.raises(UserError, match=words):
+        sharding.place(config(train__batch_size=batch, train__devices=devices))
+
+
+MANY = SMALL | {"train.epochs": "6", "model.head_dropout": "(0.3, 0.3)", "augment.crop": "2", "train.devices": "0"}
+
+
+def arguments(workdir, **more):
+    given = MANY | {name.replace("__", "."): str(value) for name, value in more.items()}
+    return ["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(given)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run on one device, uninterrupted."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    main.main(arguments(workdir, train__devices=1))
+    return workdir
+
+
+def assert_same_run(one, other):
+    """Same steps, metrics and parameters, but for rounding."""
+    assert [set(r) for r in read(one)] == [set(r) for r in read(other)]
+    for a, b in zip(read(one), read(other)):
+        assert (a["step"], a["epoch"], a["learning_rate"]) == (b["step"], b["epoch"], b["learning_rate"])
+        for field in a.keys() - {"step", "epoch", "learning_rate", *TIMING}:
+            assert abs(a[field] - b[field]) < (0.03 if "accuracy" in field else 0.02), (a["step"], field)
+    expected, got = contents(one), contents(other)
+    for name, value in expected.items():
+        if "/variables" in name:  # in float32; biases are small, and before BatchNorm but noise
+            assert np.linalg.norm(got[name] - value) <= 0.05 * np.linalg.norm(value) + 0.005, name
+
+
+def test_a_run_goes_on_with_8_then_1_then_2_devices(alone, tmp_path, monkeypatch, capsys):
+    stops = iter((2, 4, 99))  # epochs
+    last = [0]
+    log_point = runs.Run.log_point
+
+    def log_then_stop(run, *rest):
+        line = log_point(run, *rest)
+        if len(run.log.records) == last[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return line
+
+    monkeypatch.setattr(runs.Run, "log_point", log_then_stop)
+    for devices in (8, 1, 2):
+        last[0] = next(stops)
+        with pytest.raises(errors.Stopped) if last[0] < 99 else contextlib.nullcontext():
+            main.main(arguments(tmp_path / "run", train__devices=devices))
+        out = capsys.readouterr().out
+        assert (f"on {devices} x cpu" in out) == (devices > 1)
+    assert "resumed at step 20 of 30" in out  # 8 devices until 10, one until 20
+    assert_same_run(alone, tmp_path / "run")
+
+
+class Pair:
+    """Two processes of two devices each, on one run."""
+
+    program = "from vgg_jax import errors, fit, main; fit.CHUNK_SECONDS = 0.1; errors.run(main.main)"
+
+    def __init__(self, workdir):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        join = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+        flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+        given, self.files = arguments(workdir, train__save_minutes=0), []
+        self.processes = []
+        for i in (0, 1):
+            self.files.append(Path(f"{workdir}.{i}.log"))
+            with open(self.files[-1], "w") as log:
+                command = [sys.executable, "-c", self.program, *given, *join, f"--process_id={i}"]
+                environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+                self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+
+    def until(self, reached):
+        deadline = time.monotonic() + 200
+        while not reached() and self.processes[0].poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert reached(), self.log(0) + self.log(1)
+
+    def log(self, i):
+        return self.files[i].read_text()
+
+    def codes(self, seconds):
+        return [process.wait(seconds) for process in self.processes]
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def test_two_processes_stop_lose_one_and_go_on(alone, tmp_path):
+    """SIGTERM to one stops both; kill -9 of either ends the other with a line; the end is that of one process."""
+    run = tmp_path / "run"
+
+    def saved(step):
+        return lambda: any((run / "latest" / str(s) / seal.NAME).exists() for s in saved_steps(run) if s >= step)
+
+    with contextlib.closing(Pair(run)) as pair:
+        pair.until(saved(2))
+        pair.processes[1].send_signal(signal.SIGTERM)
+        assert pair.codes(60) == [143, 143], pair.log(0) + pair.log(1)
+        assert "the same command goes on" in pair.log(0)
+    for victim in (1, 0):
+        before = max(saved_steps(run))
+        with contextlib.closing(Pair(run)) as pair:
+            pair.until(saved(before + 2))
+            pair.processes[victim].kill()
+            assert pair.processes[1 - victim].wait(60) == errors.LOST, pair.log(1 - victim)
+            assert pair.log(1 - victim).splitlines()[-1].startswith("error: another process of this run is lost")
+    with contextlib.closing(Pair(run)) as pair:
+        assert pair.codes(200) == [0, 0], pair.log(0) + pair.log(1)
+        assert "resumed at step" in pair.log(0) and "4 x cpu" in pair.log(0)
+        assert "epoch" not in pair.log(1)  # only the first one speaks
+    assert_same_run(alone, run)

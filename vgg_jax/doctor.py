@@ -1,0 +1,181 @@
+"""Look over this machine: versions, devices, CUDA against the driver, data, writable paths, one training step.
+
+python -m vgg_jax.doctor
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vgg_jax import __version__, cache, cifar, config as configs, data, errors, flags, rundir, sharding
+from vgg_jax.errors import UserError
+from vgg_jax.fit import fit
+
+# CUDA major version -> (what pip calls JAX's plugin, the oldest driver that runs it).
+CUDA = {"12": ("jax-cuda12-plugin", 525), "13": ("jax-cuda13-plugin", 580)}
+ENOUGH = 2**30  # bytes free; a long run of the largest network keeps four checkpoints and its logs in less
+
+
+class Finding(NamedTuple):
+    """One line of the report; `remedy` is what to do, and there is one only where something is wrong."""
+
+    what: str
+    remedy: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Everything, in the order in which one thing needs the other."""
+    yield from versions()
+    environment, driver, plugins = os.environ, nvidia_driver(), installed_plugins()
+    try:
+        kinds = [f"{device.platform} {device.device_kind}" for device in sharding.devices()]
+    except (UserError, RuntimeError) as error:
+        kinds = []
+        yield Finding(f"JAX has no device: {error}", "unset JAX_PLATFORMS, or mend what it names")
+    for kind in sorted(set(kinds)):
+        yield Finding(f"JAX computes on {kinds.count(kind)} x {kind}; {os.cpu_count()} CPU cores")
+    on_gpu = any(not kind.startswith("cpu") for kind in kinds)
+    yield from cuda(driver, plugins, importlib.metadata.version("jaxlib"), on_gpu, environment)
+    if on_gpu:
+        yield preallocation(environment)
+    yield from data_sets(Path(environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser())
+    for name, folder in (("cache (VGG_JAX_CACHE)", cache.directory()), ("runs", Path("checkpoints"))):
+        yield writable(name, folder)
+    if kinds:
+        yield smoke(len(kinds))
+
+
+def versions() -> Iterator[Finding]:
+    found = {name: importlib.metadata.version(name) for name in rundir.PACKAGES}
+    listed = ", ".join(f"{name} {version}" for name, version in found.items())
+    yield Finding(f"vgg_jax {__version__}, Python {platform.python_version()}, {listed}")
+    if found["jax"] != found["jaxlib"]:
+        yield Finding("jax and jaxlib are of different versions", "pip install --upgrade jax jaxlib")
+
+
+def nvidia_driver() -> str:
+    """The driver's version, as '550.54.15'; "" without driver or GPU."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        return told[0] if told else ""
+    return ""
+
+
+def installed_plugins() -> dict[str, str]:
+    """{"12": version} of JAX's CUDA plugins."""
+    found = {}
+    for major, (package, _) in CUDA.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[major] = importlib.metadata.version(package)
+    return found
+
+
+def cuda(
+    driver: str, plugins: Mapping[str, str], jaxlib: str, on_gpu: bool, environment: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Whether the CUDA extra matches the driver."""
+    runs = [major for major, (_, oldest) in CUDA.items() if driver and int(driver.split(".")[0]) >= oldest]
+    install = f"pip install -e '.[cuda{runs[-1]}]'" if runs else "install a driver of version 525 or newer"
+    if not driver:
+        if plugins:
+            yield Finding("JAX's CUDA plugin is installed, but nvidia-smi finds no driver or GPU", "install the driver")
+        return
+    yield Finding(
+        f"NVIDIA driver {driver}, plugins: {', '.join(f'CUDA {m} {v}' for m, v in plugins.items()) or 'none'}"
+    )
+    if not plugins:
+        yield Finding("there is a GPU, but JAX without CUDA is installed", install)
+    if len(plugins) > 1:
+        yield Finding("two CUDA plugins are installed", "pip uninstall one of them with its jax-cudaNN-pjrt")
+    for major, version in plugins.items():
+        if major not in runs:
+            yield Finding(f"driver {driver} is too old for CUDA {major} (needs {CUDA[major][1]})", install)
+        if version != jaxlib:
+            yield Finding(
+                f"the CUDA plugin is {version}, jaxlib {jaxlib}", f"pip install -U 'jax[cuda{major}]=={jaxlib}'"
+            )
+    if plugins and not on_gpu:
+        hiding = [f"{k}={environment[k]}" for k in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES") if k in environment]
+        yield Finding(
+            "JAX does not see the GPU", f"unset {', '.join(hiding)}" if hiding else f"{install}, and look above"
+        )
+
+
+def preallocation(environment: Mapping[str, str]) -> Finding:
+    """What share of the GPU's memory JAX takes at its start."""
+    if environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() in ("false", "0"):
+        return Finding("JAX takes GPU memory as it needs it (XLA_PYTHON_CLIENT_PREALLOCATE)")
+    share = float(environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75"))
+    return Finding(
+        f"JAX takes {share:.0%} of the GPU's memory at its start; where others share the GPU, set "
+        "XLA_PYTHON_CLIENT_MEM_FRACTION=0.3 or XLA_PYTHON_CLIENT_PREALLOCATE=false"
+    )
+
+
+def data_sets(root: Path) -> Iterator[Finding]:
+    """What there is of CIFAR; the other sources need nothing, or a folder that only the user knows."""
+    for name in cifar.SOURCES:
+        try:
+            prepared = cifar.find_prepared(name, root)
+        except (UserError, OSError) as error:
+            yield Finding(f"{name}: {error}", "give another --config.data.data_dir")
+            continue
+        cached = len(list(cache.directory().glob(f"{name}-*.npz")))
+        where = f"prepared in {prepared}" if prepared else f"none in {root}; the first start downloads or prepares it"
+        yield Finding(f"{name}: {where}" + (f", {cached} decoded in the cache" if cached else ""))
+
+
+def writable(name: str, folder: Path) -> Finding:
+    """Whether a file can be written there, or where the folder would be made, and how much room there is."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+    except OSError as error:
+        return Finding(f"{name}: cannot write to {there} ({error.strerror})", "make it writable, or give another")
+    free = shutil.disk_usage(there).free
+    remedy = "" if free >= ENOUGH else "free some, or give another"
+    return Finding(f"{name}: {folder} can be written, {free / 2**30:.1f} GiB free", remedy)
+
+
+def smoke(devices: int) -> Finding:
+    """One step of the quickstart's network on digits, through all that a run goes through."""
+    n = str(8 * devices)
+    fields = {"data.train_size": n, "data.validation_size": "0", "train.batch_size": n, "train.epochs": "1"}
+    begun = time.monotonic()
+    try:
+        config = configs.load("quickstart.py", fields | {"schedule.warmup_epochs": "0"})
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            splits = data.load(config.data)
+            rundir.open_run(Path(folder), config, splits)
+            with contextlib.redirect_stderr(io.StringIO()):
+                fit(config, splits, Path(folder))
+    except Exception as error:  # whatever it is, it is what the doctor was asked to find
+        return Finding(f"a training step fails: {type(error).__name__}: {str(error)[:300]}", "see the lines above")
+    return Finding(f"a training step, evaluated and saved, in {time.monotonic() - begun:.1f} s with its compilation")
+
+
+def main(argv: Sequence[str]) -> None:
+    flags.parse(argv, __doc__ or "", {})
+    wrong = 0
+    for finding in examine():
+        wrong += bool(finding.remedy)
+        print(f"{'WRONG' if finding.remedy else 'ok':<6} {' '.join(finding.what.split())}", flush=True)
+        if finding.remedy:
+            print(f"       -> {finding.remedy}")
+    if wrong:
+        raise UserError(f"{wrong} of these would stop or slow a run")
+
+
+if __name__ == "__main__":
+    errors.run(main)
