@@ -165,7 +165,7 @@ def _write_weights(config: Any, file: str) -> None:
     from vgg_jax.train import init_state, make_recipe
 
     state = init_state(make_recipe(config, 10, 50_000), 0, _batch(config.train.batch_size)[0])
-    weights = traverse_util.flatten_dict(state.params, sep="/")
+    weights: Any = traverse_util.flatten_dict(state.params, sep="/")
     if config.model.whitening:
         weights["whiten/kernel"] = state.batch_stats["whiten"]["kernel"]
     np.savez(file, **weights)

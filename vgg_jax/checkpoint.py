@@ -127,11 +127,10 @@ def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
 def _newest_whole(workdir: Path, which: str) -> int:
     faults = _faults(workdir, which)
     whole = max((step for step, fault in faults.items() if not fault), default=None)
-    for step in sorted(faults, reverse=True):
-        if whole is None:
-            raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
-        if step == whole:
-            break
+    if whole is None:
+        step = max(faults)
+        raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
+    for step in [step for step in faults if step > whole]:
         print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
     return whole
 
