@@ -12,6 +12,7 @@ from small import ROOT, config, flags, write_folder
 
 from vgg_jax import config as configs, main, rundir
 from vgg_jax.checkpoint import load_model
+from vgg_jax.fields import YOUNGER
 from vgg_jax.metrics import read
 from vgg_jax.models import VGG, count
 from vgg_jax.tables import TABLES
@@ -153,7 +154,7 @@ def test_json_round_trip():
         ("train.epochs", "3", 3),
         ("optimizer.learning_rate", "1", 1.0),
         ("optimizer.learning_rate", "1e-3", 1e-3),
-        ("augment.flip", "false", False),
+        ("model.residual", "true", True),
         ("model.hidden", "(512, 512)", (512, 512)),
         ("model.hidden", "64", (64,)),
         ("model.hidden", "()", ()),
@@ -163,3 +164,13 @@ def test_json_round_trip():
 def test_overrides_take_their_fields_type(field, text, value):
     got = configs.flatten(config("default", {field: text}))[field]
     assert got == value and type(got) is type(value)
+
+
+def test_a_config_of_an_earlier_version_means_what_it_did():
+    now = config("bn", {})
+    then = now.to_dict()
+    for field in YOUNGER:
+        group, name = field.split(".")
+        del then[group][name]
+    then["augment"]["flip"] = True
+    assert configs.flatten(configs.from_json(json.dumps(then))) == configs.flatten(now)

@@ -118,27 +118,50 @@ def validate(config: Config) -> None:
         for value in values:
             if type(value) not in (int, float) or not low <= value <= high:
                 raise UserError(f"config.{field} must lie in [{low:g}, {high:g}], not {value!r}")
+    _check_model(flat)
+    _check_training(flat)
+    if not flat.get("landscape.surface_points", 1) % 2:
+        raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
+    if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
+        raise UserError(f"config.{empty[0]} needs at least one number")
+
+
+def _check_model(flat: Mapping[str, Any]) -> None:
     stages, size = STAGES[flat["model.stages"]], flat["data.image_size"]
     if size % 2 ** len(stages):
         raise UserError(
             f"config.data.image_size={size} cannot be halved by the {len(stages)} pools of stages "
             f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
         )
-    if flat["schedule.warmup_epochs"] >= flat["train.epochs"] and flat["schedule.name"] != "one_cycle":
-        raise UserError(
-            f"config.schedule.warmup_epochs={flat['schedule.warmup_epochs']:g} leaves nothing of "
-            f"config.train.epochs={flat['train.epochs']}; lower the first or raise the second"
-        )
-    if not flat.get("landscape.surface_points", 1) % 2:
-        raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
-    if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
-        raise UserError(f"config.{empty[0]} needs at least one number")
     places = (("stage", "stage", len(stages)), ("head", "dense layer", len(flat["model.hidden"]) + 1))
     for field, field_name, most in places:
         if len(flat[f"model.{field}_dropout"]) not in (0, most):
             raise UserError(
                 f"config.model.{field}_dropout takes no rates or {most}, one for each {field_name}; 0 drops nothing"
             )
+    if flat["model.residual"] and flat["model.pool"] == "first":
+        raise UserError("config.model.pool='first' is not for residual blocks; take last")
+
+
+def _check_training(flat: Mapping[str, Any]) -> None:
+    if flat["schedule.warmup_epochs"] >= flat["train.epochs"] and flat["schedule.name"] not in (
+        "one_cycle",
+        "triangular",
+    ):
+        raise UserError(
+            f"config.schedule.warmup_epochs={flat['schedule.warmup_epochs']:g} leaves nothing of "
+            f"config.train.epochs={flat['train.epochs']}; lower the first or raise the second"
+        )
+    if flat["schedule.name"] == "one_cycle" and flat["schedule.peak"] < 0.001:
+        raise UserError("config.schedule.peak must be at least 0.001 for one_cycle")
+    if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
+        raise UserError("config.optimizer.learning_rate must be above 0 for muon, whose rest it trains")
+    batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]
+    if micro_batch and batch % (slices := -(-batch // micro_batch)):
+        raise UserError(
+            f"config.train.batch_size={batch} does not divide into {slices} equal micro-batches of at most "
+            f"{micro_batch}; the nearest that does is {max(1, round(batch / slices)) * slices}"
+        )
 
 
 def _check_fields(flat: Mapping[str, Any]) -> None:

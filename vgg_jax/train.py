@@ -61,7 +61,7 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     loss: Callable[[jax.Array, jax.Array], jax.Array]
-    micro_batch: int
+    slices: int  # of a batch, whose gradients are taken one after the other
     average: float
     steps_per_epoch: int
     total_steps: int
@@ -73,7 +73,8 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
     model = VGG(num_classes=num_classes, axis_name=axis_name, **config.model)
     optimizer = make_optimizer(config, schedule)
     t = config.train
-    return Recipe(model, schedule, optimizer, make_loss(config), t.micro_batch, t.average, steps, steps * t.epochs)
+    slices = -(-t.batch_size // t.micro_batch) if t.micro_batch else 1
+    return Recipe(model, schedule, optimizer, make_loss(config), slices, t.average, steps, steps * t.epochs)
 
 
 def first_images(config: Config, dataset: Dataset) -> jax.Array:
@@ -129,8 +130,9 @@ def make_gradients(
 ) -> Callable[[Any, Any, Batch, jax.Array], tuple[Any, Any, dict[str, jax.Array]]]:
     """gradients(params, batch_stats, batch, dropout key) -> (mean gradients, new batch_stats, metrics).
 
-    With micro_batch the batch is taken in slices of that many images one after the other, so that their
-    activations stay small; BatchNorm's statistics are then those of a slice (Hoffer et al. 2017).
+    Slices of the batch are taken one after the other, so that their activations stay small; BatchNorm's
+    statistics are then those of a slice (Hoffer et al. 2017). Each holds every n-th image, so that each is
+    spread over all devices.
     """
 
     def whole(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
@@ -141,8 +143,8 @@ def make_gradients(
         return grads, batch_stats, {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == batch["label"])}
 
     def sliced(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
-        slices = jax.tree.map(lambda x: x.reshape(-1, recipe.micro_batch, *x.shape[1:]), batch)
-        n = len(slices["label"])
+        n = recipe.slices
+        slices = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def body(carry: tuple[Any, Any, Any], one: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, Any], None]:
             grads, batch_stats, metrics = carry
@@ -153,7 +155,7 @@ def make_gradients(
         zeros = jax.tree.map(jnp.zeros_like, params), batch_stats, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
         return lax.scan(body, zeros, (jnp.arange(n), slices))[0]
 
-    return sliced if recipe.micro_batch else whole
+    return whole if recipe.slices == 1 else sliced
 
 
 def make_train_step(recipe: Recipe) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
