@@ -3,8 +3,11 @@
 import os
 import tempfile
 
-# Compiled without optimisation: the programs are small and compiling them is most of a test's time.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# The programs are small and compiling them is most of a test's time: no optimisation, and fusions by the older
+# code generator, which takes a third of the time for it.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 os.environ["VGG_JAX_CACHE"] = tempfile.mkdtemp(prefix="vgg_jax_test_")
 os.environ.pop("TFDS_DATA_DIR", None)
 

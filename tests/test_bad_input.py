@@ -290,13 +290,14 @@ def test_stop_signals(tmp_path: Path) -> None:
         with open(out, "w") as stdout, open(err, "w") as stderr:
             process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while "epoch " not in err.read_text() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
             process.send_signal(number)
-            assert process.wait(30) == code
+            assert process.wait(120) == code
         finally:
             process.kill()
+            process.wait()
         *_, line = err.read_text().splitlines()
         assert begin in out.read_text() and "the same command goes on" in line and str(tmp_path / "run") in line
         begin = f"resumed at step {re.findall(r'stopped at step ([0-9]+) of 5000', line)[0]} of 5000"

@@ -53,8 +53,9 @@ def test_vmap_gives_the_same_seeds_within_rounding():
     chunk = make_train_chunk(c, recipe, data)
     on_device = {"image": jnp.asarray(data.images), "label": jnp.asarray(data.labels)}
     states = jax.vmap(lambda seed: init_state(recipe, seed))(jnp.arange(2))
-    one = jax.jit(lambda s: together(lambda x: chunk(x, on_device, 4), s))(states)
-    other = jax.jit(jax.vmap(lambda x: chunk(x, on_device, 4)))(states)
+    usual = {"xla_cpu_use_fusion_emitters": True}  # the other code generator's rounding crosses a kink of a ReLU here
+    one = jax.jit(lambda s: together(lambda x: chunk(x, on_device, 4), s), compiler_options=usual)(states)
+    other = jax.jit(jax.vmap(lambda x: chunk(x, on_device, 4)), compiler_options=usual)(states)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
