@@ -1,0 +1,84 @@
+"""What a training step costs against batch size, width and depth: a table, JSON and a picture.
+
+python -m benchmarks.cost [--config configs/bn.py] [--out results/cost_cpu]
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import train_step
+from vgg_jax import config as configs, describe, errors, flags
+from vgg_jax.progress import Progress
+
+SWEEPS: dict[str, tuple[Any, ...]] = {
+    "train.batch_size": (16, 32, 64, 128, 256, 512),
+    "model.width": (0.25, 0.5, 1.0, 1.5),
+    "model.stages": ("A", "B", "D", "E"),
+}
+
+
+def measure(config: Any, turns: int = 2) -> dict[str, float]:
+    """Seconds of a step (median of turns after one to warm up) and of its compilation and first turn."""
+    begun = time.perf_counter()
+    turn = train_step.ours(config)
+    turn()
+    first, seconds = time.perf_counter() - begun, []
+    for _ in range(turns):
+        begun = time.perf_counter()
+        turn()
+        seconds.append((time.perf_counter() - begun) / train_step.STEPS)
+    step = statistics.median(seconds)
+    multiply_adds = sum(row.multiply_adds for row in describe.layers(config, 10))
+    return {
+        "images_per_second": round(config.train.batch_size / step, 1),
+        "gflops": round(6e-9 * multiply_adds * config.train.batch_size / step, 1),
+        "first_turn_seconds": round(first, 1),
+    }
+
+
+def draw(sweeps: dict[str, dict[str, dict[str, float]]], title: str, file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(12, 3.4), layout="constrained")
+    for axis, (field, points) in zip(axes, sweeps.items()):
+        axis.plot(list(points), [point["images_per_second"] for point in points.values()], "o-")
+        rates = axis.twinx()
+        rates.plot(list(points), [point["gflops"] for point in points.values()], "s--", color="0.6")
+        rates.set_ylim(0)
+        rates.set_ylabel("GFLOP/s of plain convolutions (dashed)", color="0.4", fontsize=8)
+        axis.set(xlabel=field, ylabel="images/s", ylim=(0, None))
+    figure.suptitle(title)
+    figure.savefig(file, dpi=100)
+
+
+def main(argv: Sequence[str]) -> None:
+    given, overrides = flags.parse(argv, __doc__ or "", {
+        "--config": {"default": "configs/bn.py", "help": "the recipe that the sweeps start from"},
+        "--out": {"default": "cost", "help": "files to write, without their endings"},
+    })  # fmt: skip
+    from vgg_jax import rundir
+
+    base = configs.load(given.config, overrides)
+    progress, sweeps = Progress(sum(map(len, SWEEPS.values())), "measuring", " points"), {}
+    for field, values in SWEEPS.items():
+        sweeps[field] = {}
+        for value in values:
+            sweeps[field][str(value)] = measure(configs.override(base, {field: str(value)}))
+            progress.say(f"{field}={value}: {sweeps[field][str(value)]}")
+            progress.update(1)
+    progress.close()
+    title = f"{Path(given.config).stem}, batch {base.train.batch_size} where not swept, {rundir.device()}"
+    Path(f"{given.out}.json").write_text(json.dumps({"title": title, "sweeps": sweeps}, indent=2) + "\n")
+    draw(sweeps, title, Path(f"{given.out}.png"))
+    print(f"wrote {given.out}.json and {given.out}.png")
+
+
+if __name__ == "__main__":
+    errors.run(main)
