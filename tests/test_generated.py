@@ -24,7 +24,7 @@ from small import ROOT, SMALL, flags, write_folder
 
 from vgg_jax import archive, checkpoint, cifar, config as configs, data, describe, main, rundir, seal
 from vgg_jax.errors import UserError
-from vgg_jax.train import make_forward
+from vgg_jax.forward import make_forward
 
 CASES = int(os.environ.get("VGG_JAX_CASES", "70"))
 SHIPPED = sorted((ROOT / "configs").glob("[a-z]*.py"))
