@@ -123,14 +123,14 @@ def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
 
 
 def _newest_whole(workdir: Path, which: str) -> int:
-    faults = _faults(workdir, which)
-    whole = max((step for step, fault in faults.items() if not fault), default=None)
-    for step in sorted(faults, reverse=True):
-        if whole is None:
-            raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
-        if step == whole:
-            break
-        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
+    faults, folder = _faults(workdir, which), workdir / which
+    whole = max((step for step, fault in faults.items() if not fault), default=-1)
+    for step in sorted((step for step in faults if step > whole), reverse=True):
+        rest = f"taking step {whole}" if whole >= 0 else "and there is no other"
+        line = f"{folder / str(step)} is damaged ({faults[step]}), {rest}"
+        if whole < 0:
+            raise UserError(line)
+        print(line, file=sys.stderr)
     return whole
 
 

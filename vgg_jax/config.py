@@ -141,7 +141,7 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
 
 def from_json(text: str) -> Config:
     """The config that `to_json` wrote, in this version or an earlier one."""
-    config = ConfigDict(json.loads(text))
+    config: Any = ConfigDict(json.loads(text))
     for field, value in _YOUNGER.items():
         group, name = field.split(".")
         if isinstance(config.get(group), ConfigDict) and name not in config[group]:

@@ -99,7 +99,7 @@ def place(config: Config) -> Placement:
     return Placement(Mesh(np.array(found[:n]), ("data",)) if n > 1 else None)
 
 
-def devices() -> list[jax.Device]:
+def devices() -> list[Any]:
     """Those of all processes.
 
     Raises: UserError when JAX_PLATFORMS asks for a kind that JAX cannot find.
