@@ -1,8 +1,8 @@
 """The first seed's best accuracy, 89.89 %, in minutes on a CPU, without test-time augmentation.
 
 COMMAND   python -m vgg_jax.main --config configs/speedrun_mini.py
-RUNTIME   not yet measured
-EXPECTED  not yet measured
+RUNTIME   14 to 17 minutes on two CPU cores beside other work; GPU not yet measured
+EXPECTED  90.69 +- 0.16 % at the final epoch (n=3)
 """
 
 from ml_collections import ConfigDict

@@ -254,7 +254,7 @@ def test_logits_scale_and_global_pool():
     kernel, bias = v["params"]["logits"]["kernel"], v["params"]["logits"]["bias"]
     _, seen = pooled.apply(v, x, capture_intermediates=lambda module, _: str(module.name).startswith("conv2"))
     last = jnp.maximum(seen["intermediates"]["conv2_1"]["__call__"][0], 0)
-    np.testing.assert_allclose(pooled.apply(v, x), last.max((1, 2)) @ kernel + bias, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pooled.apply(v, x), last.max((1, 2)) @ kernel + bias[None], rtol=1e-5, atol=1e-5)
 
 
 def test_identity_kernels_copy_their_input():
