@@ -105,14 +105,21 @@ def read_run(workdir: Path, overrides: Mapping[str, str] = MappingProxyType({}))
     try:
         config = configs.override(configs.from_json((workdir / "config.json").read_text()), overrides)
         facts = json.loads((workdir / "run.json").read_text())
-        missing = {"class_names", "mean", "std", "fingerprint"} - set(facts)
-        if missing or set(facts["fingerprint"]) != {"train", "validation", "test"}:
-            raise ValueError("fields are missing")
+        _check_facts(facts)
         return config, facts
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
     except (ValueError, AttributeError, TypeError, KeyError, configs.MalformedError) as error:
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
+
+
+def _check_facts(facts: Any) -> None:
+    """Raises: ValueError or another error that a damaged run.json leads to."""
+    colours = [facts["mean"], facts["std"]]
+    names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])
+    numbers = all(len(colour) == 3 and all(type(x) in (int, float) for x in colour) for colour in colours)
+    if not names or not numbers or set(facts["fingerprint"]) != {"train", "validation", "test"}:
+        raise ValueError("fields are missing or of another kind")
 
 
 def describe(data: dict[str, Dataset]) -> dict[str, Any]:
