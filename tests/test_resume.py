@@ -120,7 +120,7 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
     assert without_timing(killed) == without_timing(whole)
     steps = [record["step"] for record in read(killed)]
     assert steps == [(epoch + 1) * per_epoch for epoch in range(epochs)]
-    assert all(seal.is_cut_off(aside) for aside in killed.glob("damaged/*"))  # nothing was damaged
+    assert "has changed" not in log(killed)  # kills cut saves and deletions short, and damage nothing
     protocols = [json.loads((run / "summary.json").read_text())["protocols"] for run in (whole, killed)]
     assert protocols[0] == protocols[1]
 
