@@ -181,8 +181,9 @@ def test_micro_batches_are_the_batch_but_for_batch_norm():
         assert np.isclose(metrics["loss"], its_metrics["loss"], rtol=1e-5) == same
 
 
-def test_the_average_follows_the_weights_and_is_what_is_evaluated():
-    c = config(train__average=0.5, train__batch_size=16)
+@pytest.mark.parametrize("batch_norm", ["before", "none"])
+def test_the_average_follows_the_weights_and_is_what_is_evaluated(batch_norm):
+    c = config(train__average=0.5, train__batch_size=16, model__batch_norm=batch_norm)
     recipe = make_recipe(c, 4, 64)
     step, get_batch = jax.jit(make_train_step(recipe)), make_get_batch(c, DATA)
     state = init_state(recipe, 0)

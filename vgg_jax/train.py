@@ -86,15 +86,16 @@ def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array | n
     """The state before the first step, of `first_images`; vmap over seed for several at once."""
     key = jax.random.key(seed)
     variables = recipe.model.init(jax.random.fold_in(key, _INIT), images)
-    params = variables["params"]
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    trained = {"params": params, "batch_stats": batch_stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=recipe.optimizer.init(params),
         sums=zero_sums(),
-        average=jax.tree.map(jnp.copy, dict(variables)) if recipe.average else {},
+        average=jax.tree.map(jnp.copy, trained) if recipe.average else {},
     )
 
 
