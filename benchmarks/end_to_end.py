@@ -25,11 +25,12 @@ def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
     """The stages of `vgg_jax.main`, timed; the last line printed is JSON."""
     import jax
 
-    from vgg_jax import cache, config as configs, data, rundir
+    from vgg_jax import cache, config as configs, data, rundir, sharding
     from vgg_jax.fit import fit
 
     imports = time.time() - begun
     config = configs.load(config_file, overrides)
+    sharding.use_cores(config)
     jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
     before = time.monotonic()
     splits = data.load(config.data)

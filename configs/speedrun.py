@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.model.update(stages="speed", hidden=(), whitening=2, pool="first", global_pool=True, logits_scale=1 / 9)
     config.model.update(bias=False, activation="gelu", kernel_init="identity")
-    config.model.update(batch_norm_scale=False, batch_norm_epsilon=1e-12, batch_norm_momentum=0.95)
+    config.model.update(batch_norm_scale=False, batch_norm_epsilon=1e-12, batch_norm_momentum=0.8)
     config.augment.update(flip="alternate", crop=2, padding="reflect")
     config.loss.label_smoothing = 0.2
     config.optimizer.update(name="muon", learning_rate=1.66, momentum=0.85, nesterov=True, bias_rate=64.0)

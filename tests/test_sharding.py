@@ -29,9 +29,9 @@ SLIM = {"model.stages": os.environ.get("VGG_JAX_STAGES", "A"), "model.width": "0
 SLIM |= {"train.batch_size": str(BATCH), "train.epochs": "1"}
 
 
-def steps(name, devices, mapped=False):
-    """(losses [20], parameters) of a shipped config in float64, on so many devices, by `jit` or by `pmap`."""
-    c = config(name, SLIM, train__devices=devices)
+def steps(name, devices, mapped=False, micro_batch=0):
+    """(losses [20], variables) of a shipped config in float64, on so many devices, by `jit` or by `pmap`."""
+    c = config(name, SLIM, train__devices=devices, train__micro_batch=micro_batch)
     with jax.enable_x64():
         recipe = make_recipe(c, 10, len(DATA), axis_name="data" if mapped else "")
         recipe = recipe._replace(model=recipe.model.clone(dtype="float64"))
@@ -51,7 +51,7 @@ def _sharded(c, recipe, placement, state, images):
         state = chunk(state, on_device, np.int32(1))
         losses.append((float(state.sums["loss"]) - seen) / BATCH)
     assert len(state.params["logits"]["kernel"].devices()) == placement.size
-    return np.array(losses), jax.device_get(state.params)
+    return np.array(losses), jax.device_get(state.trained)
 
 
 def _mapped(c, recipe, placement, state, images):
@@ -63,22 +63,22 @@ def _mapped(c, recipe, placement, state, images):
         batch = get_batch(key, jnp.int32(i), images, order)
         state, metrics = step(state, jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), batch))
         losses.append(float(metrics["loss"][0]))
-    return np.array(losses), jax.tree.map(lambda x: np.asarray(x)[0], state.params)
+    return np.array(losses), jax.tree.map(lambda x: np.asarray(x)[0], state.trained)
 
 
-one_device = functools.cache(lambda name: steps(name, 1))
+one_device = functools.cache(lambda name, micro_batch: steps(name, 1, micro_batch=micro_batch))
 
 
-WAYS = [("bn_dropout", 8, False), ("bn", 2, False), ("bn", 8, True)]
+WAYS = [("bn_dropout", 8, False, 0), ("bn", 2, False, 0), ("bn", 8, True, 0), ("bn_dropout", 2, False, 4)]
 if "VGG_JAX_STAGES" in os.environ:
-    WAYS += [("bn_dropout", 2, False), ("bn", 8, False)]
+    WAYS += [("bn_dropout", 2, False, 0), ("bn", 8, False, 0)]
 
 
-@pytest.mark.parametrize(("name", "devices", "mapped"), WAYS)
-def test_twenty_steps_are_those_of_one_device(name, devices, mapped):
+@pytest.mark.parametrize(("name", "devices", "mapped", "micro_batch"), WAYS)
+def test_twenty_steps_are_those_of_one_device(name, devices, mapped, micro_batch):
     """In float64: in float32 the kinks of ReLU and max-pool turn rounding into another path within a few steps."""
-    losses, params = one_device(name)
-    many_losses, many_params = steps(name, devices, mapped)
+    losses, params = one_device(name, micro_batch)
+    many_losses, many_params = steps(name, devices, mapped, micro_batch)
     np.testing.assert_allclose(many_losses, losses, rtol=1e-4)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(many_params)):
         # A bias before BatchNorm has no gradient: its 1e-16 are noise.
@@ -97,6 +97,24 @@ def test_twenty_steps_are_those_of_one_device(name, devices, mapped):
 def test_uneven_batches_are_refused(batch, devices, words):
     with pytest.raises(UserError, match=words):
         sharding.place(config(train__batch_size=batch, train__devices=devices))
+
+
+def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
+    with pytest.raises(UserError, match="4 micro-batches, which do not divide among 8 devices; take 4 with"):
+        sharding.place(config(train__micro_batch=8, train__devices=8))
+
+
+@pytest.mark.parametrize(("micro_batch", "devices"), [(0, 1), (8, 2)])
+def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, devices):
+    """In a process of its own: JAX's devices are made once."""
+    program = (
+        "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; sys.path.insert(0, 'tests'); import small; "
+        f"from vgg_jax import sharding; c = small.config(train__micro_batch={micro_batch}, train__devices=0); "
+        "sharding.use_cores(c); print(sharding.place(c).size)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert child.stdout.split() == [str(devices)], child.stderr
 
 
 MANY = SMALL | {"train.epochs": "6", "model.head_dropout": "(0.3, 0.3)", "augment.crop": "2", "train.devices": "0"}

@@ -3,13 +3,14 @@
 python -m vgg_jax.main --config configs/bn_dropout.py [--workdir DIR] [--config.FIELD=VALUE ...]
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
 from vgg_jax import cache, config as configs, data, describe, errors, flags, rundir, sharding
 from vgg_jax.fit import fit
+from vgg_jax.types import Config
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,13 +21,13 @@ def main(argv: Sequence[str]) -> None:
         "--num_processes": {"type": int, "help": "how many they are"},
         "--process_id": {"type": int, "help": "which of them this is, from 0"},
     })  # fmt: skip
+    config = configs.load(given.config, overrides)
+    sharding.use_cores(config)
     with sharding.processes(given.coordinator, given.num_processes, given.process_id):
-        train(given.config, given.workdir, overrides)
+        train(config, Path(given.workdir or f"checkpoints/{Path(given.config).stem}"))
 
 
-def train(name: str, workdir_given: str | None, overrides: Mapping[str, str]) -> None:
-    config = configs.load(name, overrides)
-    workdir = Path(workdir_given or f"checkpoints/{Path(name).stem}")
+def train(config: Config, workdir: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
     splits = sharding.in_turn("data", lambda: data.load(config.data))
     sharding.in_turn("directory", lambda: rundir.open_run(workdir, config, splits))

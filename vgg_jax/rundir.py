@@ -155,8 +155,7 @@ def origin() -> dict[str, Any]:
 def device() -> str:
     """The kind of device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
     first = sharding.devices()[0]
-    known = first.platform == "cpu" and hasattr(os, "sched_getaffinity")
-    return first.device_kind + (f" ({len(os.sched_getaffinity(0))} cores)" if known else "")
+    return first.device_kind + (f" ({sharding.cores()} cores)" if first.platform == "cpu" else "")
 
 
 def devices(config: Config) -> str:

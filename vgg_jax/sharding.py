@@ -6,6 +6,7 @@ everything else; and `jax.distributed` between processes.
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -58,8 +59,23 @@ class Placement(NamedTuple):
         """function(variables, NumPy images [B, ...]) with the images split over the devices."""
         if self.mesh is None:
             return function
-        compiled = self.jit(function)
+        split = PartitionSpec("data")
+        compiled = self.jit(self._each(function, (PartitionSpec(), split), split))
         return lambda variables, images: compiled(variables, self._place(images, self._split))
+
+    def mean(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """In a compiled function: the mean over devices of function(shared, its part along parts' leading axis)."""
+        if self.mesh is None:
+            return function
+        return self._each(
+            lambda shared, part: jax.lax.pmean(function(shared, part), "data"),
+            (PartitionSpec(), PartitionSpec("data")),
+            PartitionSpec(),
+        )
+
+    def _each(self, function: Callable[..., Any], split: Any, joined: Any) -> Callable[..., Any]:
+        """function on each device's own part. What it scans over must not be split: XLA would gather it."""
+        return jax.shard_map(function, mesh=self.mesh, in_specs=split, out_specs=joined, check_vma=False)
 
     @property
     def _all(self) -> NamedSharding:
@@ -96,7 +112,34 @@ def place(config: Config) -> Placement:
             f"config.train.batch_size={batch} does not divide among {n} devices; the nearest that fits is {fits}, "
             "or take fewer with --config.train.devices"
         )
+    if (parts := micro_batches(config)) > 1 and parts % n:
+        raise UserError(
+            f"config.train.micro_batch={config.train.micro_batch} makes {parts} micro-batches, which do not divide "
+            f"among {n} devices; take {math.gcd(parts, n)} with --config.train.devices, or set micro_batch to 0"
+        )
     return Placement(Mesh(np.array(found[:n]), ("data",)) if n > 1 else None)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def micro_batches(config: Config) -> int:
+    """Micro-batches of a batch."""
+    t = config.train
+    return -(-t.batch_size // t.micro_batch) if t.micro_batch else 1
+
+
+def use_cores(config: Config) -> None:
+    """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
+
+    On a CPU one core a micro-batch is faster than all cores for each in turn. Without micro-batches BatchNorm
+    ties the devices together at every layer, and one device of all cores is faster.
+    """
+    n = math.gcd(micro_batches(config), cores())
+    if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", n)
 
 
 def devices() -> list[Any]:

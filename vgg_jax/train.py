@@ -15,7 +15,7 @@ from vgg_jax.data import Dataset
 from vgg_jax.forward import normalise
 from vgg_jax.models import VGG
 from vgg_jax.optim import make_loss, make_optimizer, make_schedule
-from vgg_jax.sharding import ONE_DEVICE, Placement
+from vgg_jax.sharding import ONE_DEVICE, Placement, micro_batches
 from vgg_jax.types import Batch, Config
 
 # Streams of randomness, each folded into the run's key.
@@ -61,7 +61,7 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     loss: Callable[[jax.Array, jax.Array], jax.Array]
-    slices: int  # of a batch, whose gradients are taken one after the other
+    slices: int  # of a batch, whose gradients are taken apart
     average: float
     steps_per_epoch: int
     total_steps: int
@@ -73,8 +73,7 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
     model = VGG(num_classes=num_classes, axis_name=axis_name, **config.model)
     optimizer = make_optimizer(config, schedule)
     t = config.train
-    slices = -(-t.batch_size // t.micro_batch) if t.micro_batch else 1
-    return Recipe(model, schedule, optimizer, make_loss(config), slices, t.average, steps, steps * t.epochs)
+    return Recipe(model, schedule, optimizer, make_loss(config), micro_batches(config), t.average, steps, steps * t.epochs)
 
 
 def first_images(config: Config, dataset: Dataset) -> jax.Array:
@@ -127,13 +126,13 @@ def step_dropout_key(state: TrainState) -> jax.Array:
 
 
 def make_gradients(
-    recipe: Recipe,
+    recipe: Recipe, placement: Placement = ONE_DEVICE
 ) -> Callable[[Any, Any, Batch, jax.Array], tuple[Any, Any, dict[str, jax.Array]]]:
     """gradients(params, batch_stats, batch, dropout key) -> (mean gradients, new batch_stats, metrics).
 
-    Slices of the batch are taken one after the other, so that their activations stay small; BatchNorm's
-    statistics are then those of a slice (Hoffer et al. 2017). Each holds every n-th image, so that each is
-    spread over all devices.
+    A batch in slices: each device takes its own, one after the other, so that activations stay small and
+    devices meet once a step. BatchNorm's statistics are then those of a slice (Hoffer et al. 2017), and
+    move the running ones by their mean, once a step.
     """
 
     def whole(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
@@ -143,29 +142,33 @@ def make_gradients(
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
         return grads, batch_stats, {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == batch["label"])}
 
+    def mean(shared: tuple[Any, Any, jax.Array], slices: tuple[jax.Array, Batch]) -> Any:
+        params, batch_stats, key = shared
+
+        def add_one(sums: Any, one: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+            more = whole(params, batch_stats, one[1], jax.random.fold_in(key, one[0]))
+            return jax.tree.map(jnp.add, sums, more), None
+
+        zeros = {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
+        sums = lax.scan(add_one, (*jax.tree.map(jnp.zeros_like, (params, batch_stats)), zeros), slices)[0]
+        return jax.tree.map(lambda x: x / len(slices[0]), sums)
+
     def sliced(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
-        n = recipe.slices
-        slices = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), batch)
-
-        def body(carry: tuple[Any, Any, Any], one: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any, Any], None]:
-            grads, batch_stats, metrics = carry
-            more, batch_stats, its_metrics = whole(params, batch_stats, one[1], jax.random.fold_in(key, one[0]))
-            grads, metrics = jax.tree.map(lambda x, y: x + y / n, (grads, metrics), (more, its_metrics))
-            return (grads, batch_stats, metrics), None
-
-        zeros = jax.tree.map(jnp.zeros_like, params), batch_stats, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
-        return lax.scan(body, zeros, (jnp.arange(n), slices))[0]
+        slices = jax.tree.map(lambda x: x.reshape(recipe.slices, -1, *x.shape[1:]), batch)
+        return placement.mean(mean)((params, batch_stats, key), (jnp.arange(recipe.slices), slices))
 
     return whole if recipe.slices == 1 else sliced
 
 
-def make_train_step(recipe: Recipe) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+def make_train_step(
+    recipe: Recipe, placement: Placement = ONE_DEVICE
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """train_step(state, {"image": [B, H, W, 3] float, "label": [B]}) -> (state, metrics).
 
     With the model's axis_name set, gradients, BatchNorm statistics and metrics are averaged over
     that mapped axis, so the step runs under `pmap` as it is.
     """
-    axis, gradients = recipe.model.axis_name, make_gradients(recipe)
+    axis, gradients = recipe.model.axis_name, make_gradients(recipe, placement)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         dropout_key = step_dropout_key(state)
@@ -229,7 +232,7 @@ def make_train_chunk(
     they are cut changes no number. data is {"image": [N, H, W, 3] uint8, "label": [N]}. Each batch
     is split over the devices of placement; what is drawn at random does not depend on them.
     """
-    train_step = make_train_step(recipe)
+    train_step = make_train_step(recipe, placement)
     get_batch = make_get_batch(config, dataset)
 
     def train_chunk(state: TrainState, data: Batch, n: jax.typing.ArrayLike) -> TrainState:
