@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 128  # images a step, over all devices; the last partial batch of an epoch is dropped
-    train.micro_batch = 0  # at most so many images at a time on a device, BatchNorm's statistics are theirs; 0: no limit
+    train.micro_batch = 0  # at most so many images at a time on a device, BatchNorm's are theirs; 0: the whole batch
     train.average = 0.0  # decay per step of a moving average of the weights, which is then evaluated; 0: none
     train.epochs = 300  # passes over the training images
     train.eval_epochs = 1  # epochs between evaluations, which are the log points

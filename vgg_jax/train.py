@@ -72,8 +72,8 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
     schedule = make_schedule(config, steps)
     model = VGG(num_classes=num_classes, axis_name=axis_name, **config.model)
     optimizer = make_optimizer(config, schedule)
-    t = config.train
-    return Recipe(model, schedule, optimizer, make_loss(config), micro_batches(config), t.average, steps, steps * t.epochs)
+    loss, slices, t = make_loss(config), micro_batches(config), config.train
+    return Recipe(model, schedule, optimizer, loss, slices, t.average, steps, steps * t.epochs)
 
 
 def first_images(config: Config, dataset: Dataset) -> jax.Array:
