@@ -119,7 +119,7 @@ def validate(config: Config) -> None:
             if type(value) not in (int, float) or not low <= value <= high:
                 raise UserError(f"config.{field} must lie in [{low:g}, {high:g}], not {value!r}")
     _check_model(flat)
-    _check_training(flat)
+    _check_training(flat, micro_batches(config))
     if not flat.get("landscape.surface_points", 1) % 2:
         raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
     if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
@@ -143,7 +143,7 @@ def _check_model(flat: Mapping[str, Any]) -> None:
         raise UserError("config.model.pool='first' is not for residual blocks; take last")
 
 
-def _check_training(flat: Mapping[str, Any]) -> None:
+def _check_training(flat: Mapping[str, Any], slices: int) -> None:
     if flat["schedule.warmup_epochs"] >= flat["train.epochs"] and flat["schedule.name"] not in (
         "one_cycle",
         "triangular",
@@ -157,11 +157,17 @@ def _check_training(flat: Mapping[str, Any]) -> None:
     if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
         raise UserError("config.optimizer.learning_rate must be above 0 for muon, whose rest it trains")
     batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]
-    if micro_batch and batch % (slices := -(-batch // micro_batch)):
+    if batch % slices:
         raise UserError(
             f"config.train.batch_size={batch} does not divide into {slices} equal micro-batches of at most "
             f"{micro_batch}; the nearest that does is {max(1, round(batch / slices)) * slices}"
         )
+
+
+def micro_batches(config: Config) -> int:
+    """How many a batch is taken in."""
+    t = config.train
+    return -(-t.batch_size // t.micro_batch) if t.micro_batch else 1
 
 
 def _check_fields(flat: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vgg_jax import errors
+from vgg_jax.config import micro_batches
 from vgg_jax.errors import UserError
 from vgg_jax.types import Config
 
@@ -125,17 +126,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def micro_batches(config: Config) -> int:
-    """Micro-batches of a batch."""
-    t = config.train
-    return -(-t.batch_size // t.micro_batch) if t.micro_batch else 1
-
-
 def use_cores(config: Config) -> None:
     """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
 
-    On a CPU one core a micro-batch is faster than all cores for each in turn. Without micro-batches BatchNorm
-    ties the devices together at every layer, and one device of all cores is faster.
+    Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
     """
     n = math.gcd(micro_batches(config), cores())
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

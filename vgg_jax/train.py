@@ -11,11 +11,12 @@ from flax import struct
 from jax import lax
 
 from vgg_jax.augment import augment, mirror
+from vgg_jax.config import micro_batches
 from vgg_jax.data import Dataset
 from vgg_jax.forward import normalise
 from vgg_jax.models import VGG
 from vgg_jax.optim import make_loss, make_optimizer, make_schedule
-from vgg_jax.sharding import ONE_DEVICE, Placement, micro_batches
+from vgg_jax.sharding import ONE_DEVICE, Placement
 from vgg_jax.types import Batch, Config
 
 # Streams of randomness, each folded into the run's key.
