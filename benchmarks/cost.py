@@ -22,7 +22,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 
 
 def measure(config: Any, turns: int = 2) -> dict[str, float]:
-    """Seconds of a step (median of turns after one to warm up) and of its compilation and first turn."""
+    """Speed of a step (median of turns after one to warm up), and seconds of its compilation and first turn."""
     begun = time.perf_counter()
     turn = train_step.ours(config)
     turn()
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     })  # fmt: skip
     from vgg_jax import rundir
 
-    base = configs.load(given.config, overrides)
+    base = configs.load(given.config, {"train.micro_batch": "0"} | overrides)
     progress, sweeps = Progress(sum(map(len, SWEEPS.values())), "measuring", " points"), {}
     for field, values in SWEEPS.items():
         sweeps[field] = {}

@@ -23,15 +23,13 @@ PHASES = ("imports", "data", "compile", "train", "evaluate", "save", "other")
 
 def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
     """The stages of `vgg_jax.main`, timed; the last line printed is JSON."""
-    import jax
-
     from vgg_jax import cache, config as configs, data, rundir, sharding
     from vgg_jax.fit import fit
 
     imports = time.time() - begun
     config = configs.load(config_file, overrides)
     sharding.use_cores(config)
-    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    cache.use()
     before = time.monotonic()
     splits = data.load(config.data)
     seconds = {"imports": imports, "data": time.monotonic() - before}
@@ -41,7 +39,8 @@ def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
         summary = fit(config, splits, workdir)
     seconds |= summary["last_session_seconds"]
     seconds["other"] = time.time() - begun - sum(seconds.values())
-    speed = len(splits["train"]) * config.train.epochs / seconds["train"]
+    batch = config.train.batch_size
+    speed = len(splits["train"]) // batch * batch * config.train.epochs / seconds["train"]
     print(json.dumps({"device": rundir.device(), "images_per_second": round(speed, 1), "seconds": seconds}))
 
 

@@ -32,7 +32,8 @@ def build(c: Any, num_classes: int = 10) -> nn.Module:
         layers[f"act{name}"] = ACTIVATIONS[c.activation]()
 
     if c.whitening:
-        layers["pad"] = nn.ZeroPad2d((0, 1, 0, 1)) if c.whitening == 2 else nn.ZeroPad2d(c.whitening // 2)
+        before = (c.whitening - 1) // 2  # as XLA's SAME
+        layers["pad"] = nn.ZeroPad2d((before, c.whitening - 1 - before) * 2)
         channels = 2 * 3 * c.whitening**2
         layers["whiten"] = nn.Conv2d(3, channels, c.whitening, bias=False).requires_grad_(False)
         layers["act_whiten"] = ACTIVATIONS[c.activation]()

@@ -5,7 +5,7 @@ python -m benchmarks.train_step [--config configs/bn.py] [--batch_size 128] [--r
 The network and the loss are the config's, the optimizer is SGD for all. Each contender is a process
 of its own that holds one network and waits; the rounds go A B C A B C, so that a machine whose speed
 drifts treats all alike. What counts is the median of the ratios within a round. All start from the
-same weights, and the first ten losses must agree. PyTorch takes part where it is installed; on a GPU
+same weights; by how much their first ten losses differ is shown. PyTorch takes part where it is installed; on a GPU
 it is compiled and computes in bfloat16 where the config does.
 """
 
@@ -110,6 +110,8 @@ def pytorch(config: Any, channels_last: bool = False, compiled: bool = False) ->
 
     from benchmarks import torch_vgg
 
+    if config.loss.name != "cross_entropy":
+        raise errors.UserError("the PyTorch side knows only cross_entropy")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device, c, o = "cuda" if torch.cuda.is_available() else "cpu", config.model, config.optimizer

@@ -46,8 +46,8 @@ def get_config() -> ConfigDict:
     config.augment = augment = ConfigDict()
     augment.flip = "random"  # none | random: mirror left-right with probability 1/2 | alternate: every other epoch
     augment.crop = 0  # pixels of padding, then a random crop of the original size
-    augment.padding = "constant"  # what the crop pads with: constant (the mean colour) | reflect
-    augment.cutout = 0  # side in pixels of a square set to the mean colour
+    augment.padding = "constant"  # what the crop pads with: constant (0 after normalisation) | reflect
+    augment.cutout = 0  # side in pixels of a square set to 0 after normalisation
 
     config.loss = loss = ConfigDict()
     loss.name = "cross_entropy"  # cross_entropy | squared_error (against one-hot targets)
@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     optimizer.bias_rate = 1.0  # multiplies the learning rate of biases, BatchNorm's too
     optimizer.muon_rate = 0.24  # muon: peak learning rate of convolution kernels; the rest is trained by sgd
     optimizer.muon_momentum = 0.6  # muon
-    optimizer.weight_decay = 5e-4  # 0: none
+    optimizer.weight_decay = 5e-4  # 0: none; muon's kernels never decay: their norms are held
     optimizer.decay = "all"  # all | kernels: which parameters decay
 
     config.schedule = schedule = ConfigDict()
@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 128  # images a step, over all devices; the last partial batch of an epoch is dropped
-    train.micro_batch = 0  # at most so many images at a time on a device, BatchNorm's are theirs; 0: the whole batch
+    train.micro_batch = 0  # most images a device takes at once, BatchNorm's statistics are theirs; 0: the whole batch
     train.average = 0.0  # decay per step of a moving average of the weights, which is then evaluated; 0: none
     train.epochs = 300  # passes over the training images
     train.eval_epochs = 1  # epochs between evaluations, which are the log points

@@ -69,7 +69,6 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
     ("--config.train.micro_batch=12", "batch_size=32 does not divide into 3 equal", "the nearest that does is 33"),
     ("--config.model.residual=True --config.model.pool=first", "config.model.pool='first' is not for residual"),
     ("--config.optimizer.name=muon --config.optimizer.learning_rate=0", "learning_rate must be above 0 for muon"),
-    ("--config.schedule.name=one_cycle --config.schedule.peak=0", "schedule.peak must be at least 0.001"),
     ("--config.augment.flip=True", "config.augment.flip cannot be 'True'", "one of none, random, alternate"),
     ("--config.train.epochs", "--config.train.epochs needs a value, as --config.train.epochs=VALUE"),
     ("--config.seed --config.train.epochs=1", "--config.seed needs a value, as --config.seed=VALUE"),

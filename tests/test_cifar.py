@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from vgg_jax import cache, cifar
+from vgg_jax import archive as archives, cache, cifar
 
 
 def add_member(tar, name, content):
@@ -56,6 +56,25 @@ def test_prepare_and_read_back(official, tmp_path):
     archive.unlink()  # from here on the prepared directory is enough
     again = cifar.load(name, str(tmp_path / "tfds"))
     np.testing.assert_array_equal(again[0][0], got_train[0])
+
+
+def test_another_process_prepares_it_first(official, tmp_path, monkeypatch):
+    """Ours is given up for the one that is there."""
+    name, archive, train, _ = official
+    cifar.load(name, str(tmp_path / "tfds"), str(archive))
+    (prepared,) = (tmp_path / "tfds" / name).iterdir()
+    aside, make = tmp_path / "aside", archives._make_builder
+    prepared.rename(aside)
+
+    def make_slow(*args):
+        builder = make(*args)
+        split = builder._split_generators
+        builder._split_generators = lambda *more: (aside.rename(prepared), split(*more))[1]
+        return builder
+
+    monkeypatch.setattr(archives, "_make_builder", make_slow)
+    assert cifar.prepare(name, archive, tmp_path / "tfds") == prepared
+    assert by_content(*cifar.load(name, str(tmp_path / "tfds"))[0]) == by_content(*train)
 
 
 def test_tfds_data_dir_is_honoured(official, tmp_path, monkeypatch):

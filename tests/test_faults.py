@@ -12,7 +12,7 @@ import pytest
 from small import ROOT, SMALL, flags
 from test_resume import contents
 
-from vgg_jax import checkpoint, errors, evaluate, main, rundir, seal
+from vgg_jax import checkpoint, errors, evaluate, main, seal
 from vgg_jax.errors import UserError
 
 SAVING = SMALL | {"train.save_minutes": "0"}
@@ -115,9 +115,20 @@ def test_a_run_of_before_there_were_seals(run, capsys):
     assert f"(step {newest(run)[1].name})" in out and "already finished" in out and not (run / "damaged").exists()
 
 
-def test_a_second_run_in_the_same_directory_is_refused(run):
-    with rundir.lock(run), pytest.raises(UserError, match="another process is training"):
-        main.main(arguments(run))
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path, monkeypatch):
+    """At the start and at every save of the first; once it is done, the directory is free."""
+    run, refused, save = tmp_path / "run", [], checkpoint.Checkpoints.save_latest
+
+    def start_another(self, state):
+        with monkeypatch.context() as usual, pytest.raises(UserError, match="another process is training"):
+            usual.setattr(checkpoint.Checkpoints, "save_latest", save)
+            main.main(arguments(run))
+        refused.append(self)
+        save(self, state)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save_latest", start_another)
+    main.main(arguments(run))
+    assert refused
     main.main(arguments(run))
 
 

@@ -295,6 +295,13 @@ def test_the_whole_study_and_again(tmp_path, capsys, ends):  # noqa: F811
     ends(landscape.main, [*run, "--config.landscape.images=16"], "another config", "landscape.images")
 
 
+@pytest.mark.parametrize("field", ["model.whitening=2", "optimizer.name=muon"])
+def test_what_the_study_cannot_measure_is_refused(field, tmp_path, ends):  # noqa: F811
+    run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), f"--config.{field}"]
+    ends(landscape.main, run, "error: the study is for config.model.whitening=0 and optimizers of one learning rate")
+    assert not (tmp_path / "run").exists()
+
+
 def test_networks_differ_in_batch_norm_alone():
     base = config("landscape", {})
     flat = [configs.flatten(study.base_config(base, place)) for place in study.NETWORKS.values()]

@@ -11,7 +11,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 from vgg_jax import fit, main, reproduce, tables
-from vgg_jax.errors import UserError
+from vgg_jax.errors import Diverged, UserError
 from vgg_jax.metrics import read
 from vgg_jax.run import Run
 from vgg_jax.train import init_state, make_recipe, make_train_chunk, together
@@ -143,7 +143,7 @@ def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  #
 
     def fit_together(configs, splits, workdirs):
         if any(config.model.batch_norm == "none" and config.seed == 1 for config in configs):
-            raise UserError("the loss is not finite at step 3")
+            raise Diverged("the loss is not finite at step 3")
         trained.append([str(workdir.relative_to(tmp_path / "runs")) for workdir in workdirs])
 
     monkeypatch.setattr(reproduce, "fit_together", fit_together)
@@ -154,6 +154,26 @@ def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  #
         ["vgg_light/seed2"],
         ["vgg_a_bn_sgd/seed0", "vgg_a_bn_sgd/seed1", "vgg_a_bn_sgd/seed2"],
     ]
+
+
+def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):  # noqa: F811
+    tried = []
+
+    def fit_together(configs, splits, workdirs):
+        tried.append(len(configs))
+        raise UserError("cannot save: No space left on device")
+
+    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    ends(reproduce.main, arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"), "error: cannot save: No space left")
+    assert tried == [2]
+
+
+def test_a_table_trains_the_shipped_recipes(tmp_path, monkeypatch):
+    """Whatever files of their names lie in the current directory."""
+    (tmp_path / "vgg_a.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    (job,) = reproduce.plan(tables.TABLES["seed2"][:1], 1, tmp_path, {})["vgg_a"]
+    assert job[0].model.stages == "A"
 
 
 @pytest.mark.parametrize("case", [

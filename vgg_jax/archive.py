@@ -6,7 +6,6 @@ import http.client
 import io
 import os
 import queue
-import shutil
 import tarfile
 import threading
 import urllib.request
@@ -128,11 +127,8 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
         )
     members = _read_archive(archive, source)
     builder = _make_builder(name, source, members, root)
-    try:
+    with contextlib.suppress(FileExistsError):  # another process was there first
         builder.download_and_prepare(file_format="array_record")
-    except BaseException:
-        shutil.rmtree(builder.data_dir, ignore_errors=True)
-        raise
     return Path(builder.data_dir)
 
 

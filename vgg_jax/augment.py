@@ -12,7 +12,7 @@ FLIPS = ("none", "random", "alternate")
 def augment(key: jax.Array, images: jax.Array, config: Config) -> jax.Array:
     """Crop, flip, cutout, as far as config.augment asks. [N, H, W, C] -> [N, H, W, C]
 
-    Zero is the mean colour, since images are normalised.
+    Zero is the mean colour of normalised images (mid-grey with data.normalization=half).
     """
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     if config.crop:

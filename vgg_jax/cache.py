@@ -3,8 +3,15 @@
 import os
 from pathlib import Path
 
+import jax
+
 
 def directory() -> Path:
     """$VGG_JAX_CACHE, else vgg_jax in the user's cache directory."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("VGG_JAX_CACHE") or f"{home}/vgg_jax").expanduser()
+
+
+def use() -> None:
+    """Have JAX keep what it compiles."""
+    jax.config.update("jax_compilation_cache_dir", str(directory() / "xla"))

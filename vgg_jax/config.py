@@ -16,22 +16,24 @@ from vgg_jax.fields import CHOICES, OTHERS, RANGES, WHOLE, YOUNGER
 from vgg_jax.models import STAGES
 from vgg_jax.types import Config
 
+SHIPPED = Path(__file__).parent.parent / "configs"
+
 
 class MalformedError(UserError):
     """A config has not just the fields there are."""
 
 
-def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
+def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
     """The config of a file's `get_config()`, with overrides {"train.epochs": "1"}, checked.
 
     Raises: UserError for a missing file, an unknown field or a value out of range.
     """
-    file, shipped = Path(path), Path(__file__).parent.parent / "configs"
+    file = Path(path)
     if not os.path.isfile(file):  # which, unlike Path.is_file, takes any name
         if str(file.parent) in (".", "configs"):
-            file = shipped / (file.stem + ".py")
+            file = SHIPPED / (file.stem + ".py")
         if not os.path.isfile(file):
-            names = ", ".join(sorted(p.stem for p in shipped.glob("*.py") if not p.stem.startswith("_")))
+            names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_")))
             raise UserError(f"no config file {path}; shipped ones are {names}")
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if spec is None or spec.loader is None:
@@ -39,10 +41,11 @@ def load(path: str, overrides: Mapping[str, str] | None = None) -> Config:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config() if hasattr(module, "get_config") else None
+        get_config = getattr(module, "get_config", None)
+        config = get_config() if get_config else None
     except Exception as error:
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}; see configs/default.py") from None
-    if not hasattr(module, "get_config"):
+    if not get_config:
         raise UserError(f"{path} has no get_config(); see configs/default.py")
     if not isinstance(config, (ConfigDict, FrozenConfigDict)):
         raise UserError(f"get_config() of {path} returns no ConfigDict; see configs/default.py")
@@ -71,6 +74,11 @@ def override(config: Config, overrides: Mapping[str, str]) -> Config:
         section[leaf] = _parse(field, text, section[leaf])
     validate(changed)
     return FrozenConfigDict(changed)
+
+
+def seeded(config: Config, n: int) -> list[Config]:
+    """The config with seeds config.seed, config.seed + 1, ..., n in all."""
+    return [override(config, {"seed": str(config.seed + i)}) for i in range(n)]
 
 
 def from_json(text: str) -> Config:
@@ -152,8 +160,6 @@ def _check_training(flat: Mapping[str, Any], slices: int) -> None:
             f"config.schedule.warmup_epochs={flat['schedule.warmup_epochs']:g} leaves nothing of "
             f"config.train.epochs={flat['train.epochs']}; lower the first or raise the second"
         )
-    if flat["schedule.name"] == "one_cycle" and flat["schedule.peak"] < 0.001:
-        raise UserError("config.schedule.peak must be at least 0.001 for one_cycle")
     if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
         raise UserError("config.optimizer.learning_rate must be above 0 for muon, whose rest it trains")
     batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]

@@ -6,7 +6,7 @@ python -m vgg_jax.describe --config configs/bn_dropout.py [--config.FIELD=VALUE 
 from collections.abc import Sequence
 
 from vgg_jax import config as configs, errors, flags
-from vgg_jax.models import VGG, LayerCount, count
+from vgg_jax.models import VGG, LayerCount, count, totals
 from vgg_jax.types import Config
 
 CLASSES = {"cifar100": 100}  # the data set is not asked; 10 otherwise, as in CIFAR-10
@@ -17,11 +17,10 @@ def layers(config: Config, num_classes: int) -> list[LayerCount]:
 
 
 def line(config: Config, num_classes: int) -> str:
-    rows = layers(config, num_classes)
+    total = totals(VGG(num_classes=num_classes, **config.model), config.data.image_size)
     return (
-        f"VGG {config.model.stages}, BatchNorm {config.model.batch_norm}: "
-        f"{sum(r.parameters for r in rows):,} parameters, "
-        f"{sum(r.multiply_adds for r in rows) / 1e6:,.1f} M multiply-adds an image"
+        f"VGG {config.model.stages}, BatchNorm {config.model.batch_norm}: {total['parameters']:,} parameters, "
+        f"{total['multiply_adds'] / 1e6:,.1f} M multiply-adds an image"
     )
 
 

@@ -155,7 +155,7 @@ def smoke(devices: int) -> Finding:
     light = {"model.stages": "light", "model.stage_dropout": "()", "schedule.warmup_epochs": "0"}
     begun = time.monotonic()
     try:
-        config = configs.load("quickstart.py", fields | light)
+        config = configs.load(configs.SHIPPED / "quickstart.py", fields | light)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             splits = data.load(config.data)
             rundir.open_run(Path(folder), config, splits)

@@ -21,6 +21,10 @@ class UserError(Exception):
     """What is wrong and what to do about it, in one line."""
 
 
+class Diverged(UserError):
+    """A loss or a parameter is no longer finite."""
+
+
 class Stopped(Exception):
     """The run was asked to stop and has saved; `signal_number` says by what."""
 

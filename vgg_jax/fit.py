@@ -53,7 +53,8 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, An
     """Train to the end, from the newest checkpoint if there is one; returns the summary.
 
     Raises:
-      UserError: the loss is not finite.
+      UserError: another process is training in workdir.
+      Diverged: the loss is not finite.
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
     return fit_together([config], data, [workdir])[0]
@@ -71,6 +72,8 @@ def fit_together(
     forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
     with _stop_signals() as stop, contextlib.ExitStack() as stack:
+        for workdir in workdirs:
+            stack.enter_context(rundir.lock(workdir))
         runs = [
             stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward, placement)))
             for c, workdir in zip(configs, workdirs)

@@ -6,8 +6,6 @@ python -m vgg_jax.main --config configs/bn_dropout.py [--workdir DIR] [--config.
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from vgg_jax import cache, config as configs, data, describe, errors, flags, rundir, sharding
 from vgg_jax.fit import fit
 from vgg_jax.types import Config
@@ -22,13 +20,13 @@ def main(argv: Sequence[str]) -> None:
         "--process_id": {"type": int, "help": "which of them this is, from 0"},
     })  # fmt: skip
     config = configs.load(given.config, overrides)
-    sharding.use_cores(config)
+    sharding.use_cores(config, given.num_processes or 1)
     with sharding.processes(given.coordinator, given.num_processes, given.process_id):
         train(config, Path(given.workdir or f"checkpoints/{Path(given.config).stem}"))
 
 
 def train(config: Config, workdir: Path) -> None:
-    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    cache.use()
     splits = sharding.in_turn("data", lambda: data.load(config.data))
     sharding.in_turn("directory", lambda: rundir.open_run(workdir, config, splits))
     print(describe.line(config, len(splits["train"].class_names)))

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from vgg_jax.layers import Dropout, Whitening, conv_general_dilated, max_pool
 
-# Output channels of every 3x3 convolution; each stage ends in a 2x2 max-pool.
+# Output channels of every 3x3 convolution; each stage has one 2x2 max-pool, at its end but for pool="first".
 # A, B, D, E are VGG-11, 13, 16, 19 (Simonyan & Zisserman 2015, table 1).
 STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
     "A": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
@@ -206,3 +206,12 @@ def count(model: VGG, image_size: int = 32) -> list[LayerCount]:
     with nn.intercept_methods(record):
         jax.eval_shape(model.init, jax.random.key(0), images)
     return rows
+
+
+def totals(model: VGG, image_size: int = 32) -> dict[str, int]:
+    """The network's "parameters" and "multiply_adds" of an image."""
+    rows = count(model, image_size)
+    return {
+        "parameters": sum(row.parameters for row in rows),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+    }

@@ -1,5 +1,6 @@
 """Learning-rate schedules, optimizers and losses, from the config."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,13 +44,13 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD and Adam take weight decay as an L2 gradient (PyTorch's convention), the others decoupled.
+    """sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
 
-    muon trains the kernels of 3x3 convolutions, everything else is then SGD's. bias_rate multiplies
-    the learning rate of every bias.
+    muon trains the kernels of convolutions, without decay; everything else is then sgd's. bias_rate
+    multiplies the learning rate of every bias.
     """
     c = config.optimizer
-    mask = is_kernel if c.decay == "kernels" else None
+    mask = functools.partial(is_named, "kernel") if c.decay == "kernels" else None
     decay = [optax.add_decayed_weights(c.weight_decay, mask)] if c.weight_decay else []
     sgd = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
     if c.name.startswith("adam"):
@@ -57,7 +58,7 @@ def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTr
     else:
         steps = [sgd, *decay] if c.name == "sgdw" else [*decay, sgd]
     if c.bias_rate != 1:
-        steps.append(optax.masked(optax.scale(c.bias_rate), is_bias))
+        steps.append(optax.masked(optax.scale(c.bias_rate), functools.partial(is_named, "bias")))
     update = optax.chain(*steps, optax.scale_by_learning_rate(schedule))
     if c.name != "muon":
         return update
@@ -89,14 +90,9 @@ def _is_filter(params: Any) -> Any:
     return jax.tree.map(lambda x: "filters" if x.ndim == 4 else "rest", params)
 
 
-def is_bias(params: Any) -> Any:
-    """A tree of bools: True for every bias, BatchNorm's too."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "bias", params)
-
-
-def is_kernel(params: Any) -> Any:
-    """A tree of bools: True for the kernels of convolutions and dense layers."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+def is_named(name: str, params: Any) -> Any:
+    """A tree of bools: True for every leaf of that name, as "kernel", or "bias" (BatchNorm's too)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, params)
 
 
 def make_loss(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:

@@ -103,7 +103,7 @@ def reliability(bins: Sequence[dict[str, float]], error: float, file: Path) -> N
 
 
 def table_accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
-    """A table's rows: ours at the final epoch and at the best, over seeds, beside the seed's numbers."""
+    """A table's rows: ours at the final epoch and at the best, over seeds, beside the reported numbers."""
     rows = result["rows"]
     figure, axis = plt.subplots(figsize=(9, 1.6 + 0.42 * len(rows)), layout="constrained")
     marks = (("final", "o", COLOURS["train"], -0.12), ("best_test", "s", COLOURS["test"], 0.12))
@@ -116,8 +116,8 @@ def table_accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
         axis.plot(
             [], [], mark, color=colour, label={"final": "final epoch", "best_test": "best epoch on test"}[protocol]
         )
-    seeds = [(row["reported"], y) for y, row in enumerate(rows) if row["reported"]]
-    axis.plot(*zip(*seeds), "x", color="black", ms=7, label="reported by the seed (best on test)")
+    reported = [(row["reported"], y) for y, row in enumerate(rows) if row["reported"]]
+    axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported (best on test)")
     axis.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axis.set(xlabel="test accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
     axis.grid(alpha=0.3)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vgg_jax import data, errors, flags, metrics, rundir
 from vgg_jax.checkpoint import load_model
-from vgg_jax.forward import make_forward, predict
+from vgg_jax.forward import EVAL_BATCH, make_forward, predict
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,7 +25,8 @@ def main(argv: Sequence[str]) -> None:
     images = np.stack([data.read_picture(file, config.data.image_size, resize=True) for file in given.pictures])
     _, model, variables = load_model(workdir, given.checkpoint, config, len(names))
     forward = make_forward(model, facts["mean"], facts["std"])
-    for file, row in zip(given.pictures, metrics.softmax(predict(forward, variables, images, len(images)))):
+    logits = predict(forward, variables, images, min(EVAL_BATCH, len(images)))
+    for file, row in zip(given.pictures, metrics.softmax(logits)):
         best = ", ".join(f"{names[i]} {row[i]:.1%}" for i in np.argsort(-row)[:3])
         print(f"{file}: {best}")
 

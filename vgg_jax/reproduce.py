@@ -13,7 +13,7 @@ import jax
 from vgg_jax import cache, config as configs, data, describe, errors, flags, plots, rundir, tables
 from vgg_jax.checkpoint import saved_steps
 from vgg_jax.data import Dataset
-from vgg_jax.errors import UserError
+from vgg_jax.errors import Diverged, UserError
 from vgg_jax.fit import fit_together
 from vgg_jax.types import Config
 
@@ -24,9 +24,8 @@ def plan(rows: Sequence[tables.Row], seeds: int, workdir: Path, overrides: Mappi
     """What there is to train, by row; every config is checked before anything is trained."""
     jobs = {}
     for row in rows:
-        base = configs.load(f"{row.config}.py", overrides)
-        seeded = [configs.override(base, {"seed": str(base.seed + i)}) for i in range(seeds)]
-        jobs[row.config] = [(config, workdir / row.config / f"seed{config.seed}") for config in seeded]
+        base = configs.load(configs.SHIPPED / f"{row.config}.py", overrides)
+        jobs[row.config] = [(c, workdir / row.config / f"seed{c.seed}") for c in configs.seeded(base, seeds)]
     return jobs
 
 
@@ -62,7 +61,7 @@ def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     try:
         fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
         return []
-    except UserError as error:  # one of them diverged
+    except Diverged as error:  # one of them
         parts = [[job] for job in group]
         why = str(error)
     except jax.errors.JaxRuntimeError as error:
@@ -118,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
     """Trains row after row; returns what failed, so that one run's divergence costs no other run."""
-    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
+    cache.use()
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
     for config, workdir in [job for seeded in jobs.values() for job in seeded]:
         key = configs.to_json(config.data)

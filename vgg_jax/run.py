@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from vgg_jax import plots, rundir
 from vgg_jax.checkpoint import Checkpoints
 from vgg_jax.data import Dataset
-from vgg_jax.errors import UserError
+from vgg_jax.errors import Diverged
 from vgg_jax.forward import EVAL_BATCH, Forward, predict
 from vgg_jax.metrics import Lines, Log, Record, protocols, scores
-from vgg_jax.models import count
+from vgg_jax.models import totals
 from vgg_jax.progress import Stopwatch, clock
 from vgg_jax.sharding import Placement, is_first
 from vgg_jax.train import Recipe, TrainState
@@ -56,7 +56,7 @@ class Run:
         return self.log.records[-1]["seconds"] if self.log.records else 0.0
 
     def check_finite(self, sums: Mapping[str, Any]) -> None:
-        """Raises: UserError when a loss since the last log point was not finite."""
+        """Raises: Diverged when a loss since the last log point was not finite."""
         if sums["bad_step"] >= 0:
             self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
 
@@ -65,7 +65,7 @@ class Run:
         saved = (
             f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
         )
-        raise UserError(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
+        raise Diverged(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
 
     def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, timing: Record) -> str:
         """Evaluate, write a record, remember the best; returns the line to show."""
@@ -121,7 +121,6 @@ class Run:
 
     def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
         """Write summary.json; returns it."""
-        rows = count(self.recipe.model, self.config.data.image_size)
         tta = self.config.train.tta
         with watch("evaluate"):
             views = {} if tta == "none" else {"tta": {"views": tta, "test_accuracy": self._tta_accuracy(state, tta)}}
@@ -130,8 +129,7 @@ class Run:
             "protocols": protocols(self.log.records),
             **views,
             "train_accuracy": train_accuracy,  # in evaluation mode, of 10,000 images or all
-            "parameters": sum(row.parameters for row in rows),
-            "multiply_adds": sum(row.multiply_adds for row in rows),
+            **totals(self.recipe.model, self.config.data.image_size),
             "seconds": watch.total(),
             "compiled_share": watch.compiled_share(),
             "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},

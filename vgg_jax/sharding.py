@@ -1,7 +1,8 @@
 """Devices and processes: where a run's arrays live, and what its processes agree on.
 
 The engine is JAX's: `jit` over a mesh with one axis, `data`, that splits the batch and replicates
-everything else; and `jax.distributed` between processes.
+everything else; `shard_map` over it where devices work alone (micro-batches, evaluation); and
+`jax.distributed` between processes.
 """
 
 import contextlib
@@ -102,21 +103,23 @@ def place(config: Config) -> Placement:
     Raises: UserError when there are not so many, or the batch does not.
     """
     found, wanted, batch = devices(), config.train.devices, config.train.batch_size
-    n = wanted or len(found)
+    n, alone = wanted or len(found), jax.process_count() == 1
     if n > len(found):
         raise UserError(f"config.train.devices={n}, but JAX finds {len(found)}; 0 takes what there is")
-    if n < len(found) and jax.process_count() > 1:
+    if n < len(found) and not alone:
         raise UserError(f"config.train.devices={n}: several processes use all their {len(found)} devices; set it to 0")
     if batch % n:
         fits = max(1, round(batch / n)) * n
         raise UserError(
-            f"config.train.batch_size={batch} does not divide among {n} devices; the nearest that fits is {fits}, "
-            "or take fewer with --config.train.devices"
+            f"config.train.batch_size={batch} does not divide among {n} devices; the nearest that fits is {fits}"
+            + (", or take fewer with --config.train.devices" if alone else "")
         )
     if (parts := micro_batches(config)) > 1 and parts % n:
         raise UserError(
             f"config.train.micro_batch={config.train.micro_batch} makes {parts} micro-batches, which do not divide "
-            f"among {n} devices; take {math.gcd(parts, n)} with --config.train.devices, or set micro_batch to 0"
+            f"among {n} devices; "
+            + (f"take {math.gcd(parts, n)} with --config.train.devices, or " if alone else "")
+            + "set micro_batch to 0"
         )
     return Placement(Mesh(np.array(found[:n]), ("data",)) if n > 1 else None)
 
@@ -126,12 +129,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_cores(config: Config) -> None:
+def use_cores(config: Config, processes: int = 1) -> None:
     """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
 
     Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
     """
-    n = math.gcd(micro_batches(config), cores())
+    n = math.gcd(micro_batches(config) // processes, cores())
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", n)
 

@@ -1,4 +1,4 @@
-"""The two seeds' tables: their rows, and what a folder of runs says about them."""
+"""The tables of the two projects: their rows, and what a folder of runs says about them."""
 
 import re
 import statistics
@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgg_jax import metrics, rundir
-from vgg_jax.models import VGG, count
-from vgg_jax.types import Config
+from vgg_jax.models import VGG, totals
 
 
 class Row(NamedTuple):
     config: str  # in configs/
-    name: str  # the seed's
+    name: str  # the project's own
     what: str
-    reported: float | None  # the seed's accuracy in %, its best epoch on the test set
+    reported: float | None  # the project's accuracy in %, its best epoch on the test set
 
 
 TABLES = {
@@ -58,7 +57,10 @@ def _row(row: Row, folder: Path) -> dict[str, Any]:
     finished = [run["curve"][-1][0] == run["epochs"] for run in runs]
     for run, done in zip(runs, finished):
         run["counts"] = done or not any(finished)
-    counts = _counts(*rundir.read_run(found[min(found)])) if found else {}
+    counts: dict[str, int] = {}
+    if found:
+        config, facts = rundir.read_run(found[min(found)])
+        counts = totals(VGG(num_classes=len(facts["class_names"]), **config.model), config.data.image_size)
     return row._asdict() | counts | {"runs": runs}
 
 
@@ -80,18 +82,10 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
     }
 
 
-def _counts(config: Config, facts: dict[str, Any]) -> dict[str, int]:
-    layers = count(VGG(num_classes=len(facts["class_names"]), **config.model), config.data.image_size)
-    return {
-        "parameters": sum(layer.parameters for layer in layers),
-        "multiply_adds": sum(layer.multiply_adds for layer in layers),
-    }
-
-
 def markdown(result: dict[str, Any]) -> str:
     """The table as Markdown; a cell is empty where nothing was run."""
     head = (
-        "row", "what it is", "the seed (%)", "final (%)", "best on test (%)", "selected (%)",
+        "row", "what it is", "reported (%)", "final (%)", "best on test (%)", "selected (%)",
         "train - test", "epochs", "parameters", "multiply-adds", "seconds a seed",
     )  # fmt: skip
     lines = [_line(head), _line(["---"] * len(head))]
@@ -120,9 +114,9 @@ def caption(result: dict[str, Any]) -> str:
     batch = " and ".join(str(n) for n in sorted({run["batch_size"] for run in runs}))
     return (
         f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
-        "on all test images; the seed reports its best epoch on the test set. Epochs like 12 of 30: under way. "
-        "train - test: accuracy on training "
-        "images (10,000 of them, in evaluation mode) less the final one on test images, in points."
+        "on all test images; reported: the original project's best epoch on the test set. Epochs like 12 of 30: under "
+        "way. train - test: accuracy on training images (10,000 of them, in evaluation mode) less the final one on "
+        "test images, in points."
     )
 
 

@@ -62,7 +62,7 @@ class Recipe(NamedTuple):
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     loss: Callable[[jax.Array, jax.Array], jax.Array]
-    slices: int  # of a batch, whose gradients are taken apart
+    slices: int  # micro-batches that a batch is cut into
     average: float
     steps_per_epoch: int
     total_steps: int

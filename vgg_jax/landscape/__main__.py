@@ -9,10 +9,10 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from vgg_jax import cache, config as configs, data, errors, flags, rundir
+from vgg_jax.data import Dataset
 from vgg_jax.errors import UserError
 from vgg_jax.landscape import plots, study, surface, verdict
 from vgg_jax.landscape.study import Arrays
@@ -28,18 +28,22 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, overrides)
     if "landscape" not in config:
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
+    if config.model.whitening or config.optimizer.name == "muon":
+        raise UserError("the study is for config.model.whitening=0 and optimizers of one learning rate, not muon")
     workdir = Path(given.workdir or f"checkpoints/{Path(given.config).stem}")
-    jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
-    print(run(config, workdir))
-    print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
-
-
-def run(config: Config, workdir: Path) -> str:
-    """All stages, each kept in an npz of workdir and not done again; returns the verdict as Markdown."""
-    splits, begun = data.load(config.data), time.monotonic()
+    cache.use()
+    splits = data.load(config.data)
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
     rundir.open_run(workdir, config, splits)
+    with rundir.lock(workdir):
+        print(run(config, splits, workdir))
+    print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
+
+
+def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
+    """All stages, each kept in an npz of workdir and not done again; returns the verdict as Markdown."""
+    begun = time.monotonic()
     networks, train = study.train(config, splits, workdir), splits["train"]
     found: dict[str, dict[str, Arrays]] = {}
     stages: dict[str, Callable[[str], Arrays]] = {

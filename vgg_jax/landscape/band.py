@@ -59,7 +59,7 @@ def train(
 def make_epoch(
     config: Config, dataset: Dataset
 ) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, jax.Array]]:
-    """epoch(state, scale, data) -> (state an epoch on, loss of every step); rate is the schedule's peak."""
+    """epoch(state, rate, data) -> (state an epoch on, loss of every step); rate is the schedule's peak."""
     config = configs.override(config, {"optimizer.learning_rate": "1.0"})  # a schedule to multiply
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
     get_batch = make_get_batch(config, dataset)

@@ -134,7 +134,7 @@ def sharpness(found: Found, statistics: str, file: Path) -> None:
 
 
 def activations(found: Found, file: Path) -> None:
-    """Standard deviation and share of zeros of what enters each ReLU, by depth, during training (mean of seeds)."""
+    """Standard deviation and share not positive of what enters each ReLU, by depth, during training (mean of seeds)."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True, sharey="row")
     for column, (name, arrays) in zip(axes.T, found.items()):
         depth = arrays["activation_std"].shape[-1]

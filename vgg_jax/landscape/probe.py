@@ -82,7 +82,7 @@ def make_measure(
             return training_loss(recipe, params, state.batch_stats, batch, key)[0]
 
         return along_gradient(objective, state.params, sizes) | activations(
-            recipe.model, state.variables, batch["image"], key
+            recipe.model, state.trained, batch["image"], key
         )
 
     return lambda state, data: {name: np.asarray(x).tolist() for name, x in measure(state, data).items()}

@@ -47,7 +47,7 @@ def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str
     fields, networks = config.landscape, {}
     for name, batch_norm in NETWORKS.items():
         base = base_config(config, batch_norm)
-        seeded = [configs.override(base, {"seed": str(base.seed + i)}) for i in range(fields.seeds)]
+        seeded = configs.seeded(base, fields.seeds)
         workdirs = [workdir / name / f"seed{one.seed}" for one in seeded]
         for one, its_workdir in zip(seeded, workdirs):
             rundir.open_run(its_workdir, one, splits)
