@@ -1,8 +1,8 @@
-"""The first seed's VGG16 with BatchNorm and dropout.
+"""Project 1's VGG16 with BatchNorm and dropout.
 
 COMMAND   python -m vgg_jax.main --config configs/bn_dropout.py
 RUNTIME   6.5 minutes an epoch on two CPU cores; GPU not yet measured
-EXPECTED  the seed reports 89.89 % (best epoch on the test set)
+EXPECTED  reported: 89.89 % (best epoch on the test set)
 """
 
 from ml_collections import ConfigDict

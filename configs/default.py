@@ -1,4 +1,4 @@
-"""Every field, its meaning and unit. The values are the first seed's recipe with BatchNorm alone.
+"""Every field, its meaning and unit. The values are project 1's recipe with BatchNorm alone.
 
 An overlay (`bn_dropout.py`, ...) starts from here and changes a few; the command line changes any
 (`--config.train.epochs=1`). An empty tuple, "" or 0 means none or off unless a line says otherwise.

@@ -1,8 +1,8 @@
-"""The first seed's VGG16 with dropout, without BatchNorm.
+"""Project 1's VGG16 with dropout, without BatchNorm.
 
 COMMAND   python -m vgg_jax.main --config configs/dropout.py
 RUNTIME   about 6 minutes an epoch on two CPU cores; GPU not yet measured
-EXPECTED  the seed reports 88.67 % (best epoch on the test set)
+EXPECTED  reported: 88.67 % (best epoch on the test set)
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""The first seed's VGG16 without BatchNorm and without dropout.
+"""Project 1's VGG16 without BatchNorm and without dropout.
 
 COMMAND   python -m vgg_jax.main --config configs/plain.py
 RUNTIME   about 6 minutes an epoch on two CPU cores; GPU not yet measured
-EXPECTED  the seed reports 86.65 % (best epoch on the test set)
+EXPECTED  reported: 86.65 % (best epoch on the test set)
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The first seed's best accuracy, 89.89 %, in minutes on a CPU, without test-time augmentation.
+"""Project 1's best accuracy, 89.89 %, in minutes on a CPU, without test-time augmentation.
 
 COMMAND   python -m vgg_jax.main --config configs/speedrun_mini.py
 RUNTIME   14 to 17 minutes on two CPU cores beside other work; GPU not yet measured

@@ -1,8 +1,8 @@
-"""The second seed's VGG_Dropout_BN_Res: residual blocks with BatchNorm, dropout twice in the head.
+"""Project 2's VGG_Dropout_BN_Res: residual blocks with BatchNorm, dropout twice in the head.
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_dropout_bn_res.py
-RUNTIME   about 12 minutes an epoch on two CPU cores; GPU not yet measured
-EXPECTED  the seed reports 81.96 % (best epoch on the test set)
+RUNTIME   not measured
+EXPECTED  reported: 81.96 % (best epoch on the test set)
 """
 
 from ml_collections import ConfigDict

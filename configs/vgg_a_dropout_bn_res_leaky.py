@@ -1,8 +1,8 @@
-"""The second seed's VGG_Dropout_BN_Res_Leaky, which cannot be built there: residual blocks, leaky ReLU.
+"""Project 2's VGG_Dropout_BN_Res_Leaky, which cannot be built there: residual blocks, leaky ReLU.
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_dropout_bn_res_leaky.py
-RUNTIME   about 12 minutes an epoch on two CPU cores; GPU not yet measured
-EXPECTED  the seed reports none
+RUNTIME   not measured
+EXPECTED  none reported
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ from vgg_jax import __version__, errors
 
 VERBS = {
     "train": ("vgg_jax.main", "train a config, or go on with it"),
-    "reproduce": ("vgg_jax.reproduce", "train a seed's table over several seeds, and print it"),
+    "reproduce": ("vgg_jax.reproduce", "train a project's table over several seeds, and print it"),
     "landscape": ("vgg_jax.landscape.__main__", "why BatchNorm helps: train both, measure, judge the claims"),
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),

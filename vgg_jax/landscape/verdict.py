@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Measure(NamedTuple):
-    claim: str  # of the seed, about the network with BatchNorm
+    claim: str  # of project 2, about the network with BatchNorm
     name: str  # what is measured
     key: str
     larger: bool = False  # whether the claim says larger instead of smaller
