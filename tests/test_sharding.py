@@ -104,13 +104,13 @@ def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
         sharding.place(config(train__micro_batch=8, train__devices=8))
 
 
-@pytest.mark.parametrize(("micro_batch", "devices"), [(0, 1), (8, 2)])
-def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, devices):
-    """In a process of its own: JAX's devices are made once."""
+@pytest.mark.parametrize(("micro_batch", "processes", "devices"), [(0, 1, 1), (8, 1, 2), (0, 2, 1), (16, 2, 1)])
+def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, processes, devices):
+    """Batch 32, two cores a process. In a process of its own: JAX's devices are made once."""
     program = (
         "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; sys.path.insert(0, 'tests'); import small; "
         f"from vgg_jax import sharding; c = small.config(train__micro_batch={micro_batch}, train__devices=0); "
-        "sharding.use_cores(c); print(sharding.place(c).size)"
+        f"sharding.use_cores(c, {processes}); print(sharding.place(c).size)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -133,8 +133,9 @@ def use_cores(config: Config, processes: int = 1) -> None:
     """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
 
     Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
+    Among several processes each takes its share of them.
     """
-    n = math.gcd(micro_batches(config) // processes, cores())
+    n = math.gcd(max(1, micro_batches(config) // processes), cores())
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", n)
 
