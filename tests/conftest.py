@@ -1,6 +1,8 @@
 """Strict surroundings for every test: eight fake CPU devices, no silent broadcasting, a cache of its own."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 # The programs are small and compiling them is most of a test's time: no optimisation, and fusions by the older
@@ -8,9 +10,11 @@ import tempfile
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["VGG_JAX_CACHE"] = tempfile.mkdtemp(prefix="vgg_jax_test_")
 os.environ.pop("TFDS_DATA_DIR", None)
 
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+atexit.register(shutil.rmtree, os.environ["VGG_JAX_CACHE"], ignore_errors=True)

@@ -1,14 +1,18 @@
 """The official binary archive, made small: prepared without TensorFlow, read back pixel for pixel."""
 
+import contextlib
 import hashlib
+import http.server
 import io
 import sys
 import tarfile
+import threading
 
 import numpy as np
 import pytest
 
 from vgg_jax import archive as archives, cache, cifar
+from vgg_jax.errors import UserError
 
 
 def add_member(tar, name, content):
@@ -73,8 +77,33 @@ def test_another_process_prepares_it_first(official, tmp_path, monkeypatch):
         return builder
 
     monkeypatch.setattr(archives, "_make_builder", make_slow)
-    assert cifar.prepare(name, archive, tmp_path / "tfds") == prepared
+    assert cifar.prepare(name, archive, tmp_path / "tfds") == prepared and not aside.exists()
     assert by_content(*cifar.load(name, str(tmp_path / "tfds"))[0]) == by_content(*train)
+
+
+@pytest.mark.parametrize(("reply", "words"), [("whole", ""), ("of no said length", ""), ("cut off", "broke")])
+def test_download(reply, words, tmp_path, monkeypatch):
+    content = bytes(range(256)) * 1000
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            if reply != "of no said length":
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[:-1] if reply == "cut off" else content)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("localhost", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setattr(archives, "_URL", f"http://localhost:{server.server_port}/")
+        with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
+            file = archives.download("cifar10", tmp_path)
+            assert file.read_bytes() == content
+    left = [p.name for p in (tmp_path / "downloads").iterdir()]
+    assert left == ([] if words else ["cifar-10-binary.tar.gz"])
 
 
 def test_tfds_data_dir_is_honoured(official, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ SEED2 = [row.config for row in TABLES["seed2"]]
 
 
 def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
-    """No two names build the same thing, as three of the seed's do."""
+    """No two names build the same thing, as three of project 2's do."""
     recipes = {name: configs.flatten(config(name, {})) for name in SEED2}
     networks = {
         name: (

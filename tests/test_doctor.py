@@ -47,6 +47,8 @@ def test_what_is_wrong_is_said_and_ends_with_code_2(tmp_path, monkeypatch, capsy
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
     (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{}")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(doctor, "nvidia_driver", lambda: "")
+    monkeypatch.setattr(doctor, "installed_plugins", dict)
     monkeypatch.setattr(doctor, "fit", lambda *_: 1 / 0)
     monkeypatch.setattr(doctor, "ENOUGH", 2**70)
     with pytest.raises(SystemExit) as ended:

@@ -14,7 +14,7 @@ from vgg_jax.metrics import read
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
-    fields = SMALL | {"train.epochs": "6", "data.train_size": "800"}
+    fields = SMALL | {"train.epochs": "6", "data.train_size": "800", "train.tta": "flip_shift"}
     main.main(["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(fields)])
     return workdir
 
@@ -39,6 +39,9 @@ def test_latest_is_the_final_record_and_best_the_selected_one(run):
     assert latest["cross_entropy"] == pytest.approx(read(run)[-1]["test_loss"], rel=1e-4)
     assert latest["accuracy"] > 0.5
     assert "tta" in latest and "tta" not in best
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["tta"] == {"views": "flip_shift", "test_accuracy": pytest.approx(latest["tta"]["accuracy"])}
+    assert summary["train_accuracy"] == pytest.approx(evaluate.evaluate(run, "latest", "train", "none")["accuracy"])
 
 
 def test_the_report_adds_up(run):
@@ -58,10 +61,11 @@ def test_the_command_prints_the_report(run, capsys):
     assert "test-time augmentation (flip)" in text
 
 
-def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys):
+def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys, monkeypatch):
     test = data.load(rundir.read_run(run)[0].data)["test"]
     for i in range(20):
         Image.fromarray(test.images[i]).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr(predict, "EVAL_BATCH", 8)
     predict.main(["--workdir", str(run), *(str(tmp_path / f"{i}.png") for i in range(20))])
     lines = capsys.readouterr().out.splitlines()
     right = sum(line.split(": ")[1].startswith(str(label)) for line, label in zip(lines, test.labels))

@@ -10,8 +10,10 @@ import pytest
 from small import SMALL, config, dataset, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 
-from vgg_jax import config as configs
+from vgg_jax import config as configs, rundir
+from vgg_jax.errors import UserError
 from vgg_jax.landscape import __main__ as landscape, band, hessian, probe, study, surface, verdict
+from vgg_jax.metrics import read
 from vgg_jax.train import epoch_order, init_state, make_get_batch, make_recipe, make_train_step
 
 SIZES = (0.01, 0.02, 0.05, 0.1)
@@ -272,12 +274,50 @@ def test_the_verdict_can_fall_either_way():
     assert json.dumps(verdict.plain_json({"x": [float("inf"), 1.0]}), allow_nan=False) == '{"x": ["inf", 1.0]}'
 
 
-def test_the_whole_study_and_again(tmp_path, capsys, ends):  # noqa: F811
+def expected_numbers(folder, name):
+    """The verdict's numbers of a network but one, by key, worked out from the files of the study alone."""
+    files = {kind: np.load(folder / f"{kind}_{name}.npz") for kind in ("probes", "rates", "surfaces", "sharp")}
+    probes, rates, area, sharp = files.values()
+    losses, distances, norms = probes["losses"], probes["distances"], probes["gradient_norm"][..., None]
+    plane = area["plane"][..., 0]
+    ring = [(i, j) for i in range(5) for j in range(5) if abs(np.hypot(i - 2, j - 2) - 1) <= 0.5]  # half a radius away
+    runs = [folder / name / f"seed{seed}" for seed in (0, 1)]
+    test = np.array([read(run)[-1]["test_accuracy"] for run in runs])
+    train = np.array([json.loads((run / "summary.json").read_text())["train_accuracy"] for run in runs])
+    return {
+        "loss_band": (losses.max(-1) - losses.min(-1)).mean(-1),
+        "predictiveness": distances.max(-1).mean(-1),
+        "relative_predictiveness": (distances / norms).max(-1).mean(-1),
+        "beta_smoothness": (distances / norms / np.array([0.01, 0.02, 0.05, 0.1, 0.2])).max(-1).mean(-1),
+        "rate_band": (rates["losses"].max(1) - rates["losses"].min(1)).mean(-1),
+        "surface_rise": np.mean([plane[:, i, j] for i, j in ring], 0) - plane[:, 2, 2],
+        "eigenvalue": sharp["eigenvalues"].max(-1),
+        "relative_eigenvalue": sharp["relative_eigenvalues"].max(-1),
+        "worst_rise": sharp["worst_loss"] - sharp["loss"],
+        "test_accuracy": test,
+        "gap": train - test,
+    }
+
+
+def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path), *flags(TINY)]
+    numbers = study.numbers
+
+    def numbers_while_held(*given):
+        with pytest.raises(UserError, match="another process"), rundir.lock(tmp_path):
+            pass
+        return numbers(*given)
+
+    monkeypatch.setattr(study, "numbers", numbers_while_held)
     landscape.main(run)
     rows = json.loads((tmp_path / "verdict.json").read_text())["rows"]
     assert [row["measure"] for row in rows] == [m.name for m in verdict.MEASURES]
     assert all(len(row["without_bn"]) == len(row["with_bn"]) == 2 for row in rows)
+    for name, column in (("plain", "without_bn"), ("bn", "with_bn")):
+        expected = expected_numbers(tmp_path, name)
+        for measure, row in zip(verdict.MEASURES, rows):
+            if measure.key != "negative_curvature":  # the surface's own tests have it
+                np.testing.assert_allclose(row[column], expected[measure.key], rtol=1e-4, err_msg=measure.key)
     pictures = sorted(p.name for p in tmp_path.glob("*.png"))
     assert len(pictures) == 10 and all((tmp_path / p).stat().st_size > 3000 for p in pictures)
     with np.load(tmp_path / "probes_bn.npz") as probes:

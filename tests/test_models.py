@@ -157,11 +157,10 @@ def test_dropout_changes_training_only_and_no_parameter(where):
     assert not np.allclose(outputs[0], outputs[2])
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activation_reaches_every_block(activation):
+def test_activation_reaches_every_block():
     calls = []
     model = VGG(stages="B", width=1 / 16, hidden=(8, 8), residual=True, activation="spy")
-    ACTIVATIONS["spy"] = lambda x: calls.append(x.shape) or ACTIVATIONS[activation](x)
+    ACTIVATIONS["spy"] = lambda x: calls.append(x.shape) or x
     try:
         jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     finally:

@@ -39,6 +39,8 @@ def test_cosine_falls_from_the_peak_to_zero_after_warmup():
 
 
 def test_one_cycle_peaks_where_it_says():
+    falling = rates(10, schedule__name="one_cycle", schedule__peak=0)
+    assert falling[0] == pytest.approx(0.8) and (np.diff(falling) < 0).all()
     r = rates(10, schedule__name="one_cycle", schedule__peak=0.3)
     assert r.argmax() == 30
     np.testing.assert_allclose(r.max(), 0.8, rtol=1e-6)
@@ -132,6 +134,28 @@ def test_sgdw_decays_apart_from_the_gradient():
 def first_update(c, params=PARAMS, grads=GRADS):
     optimizer = make_optimizer(c, make_schedule(c, 10))
     return optimizer.update(grads, optimizer.init(params), params)[0]
+
+
+def test_muon_follows_the_schedule_and_its_kernels_do_not_decay():
+    kernel, *gradients = jax.random.normal(jax.random.key(1), (4, 3, 3, 4, 8))
+    turns = {}
+    for decay, momentum in ((0, 0.6), (0.05, 0.6), (0, 0.9)):
+        c = config(
+            optimizer__name="muon", optimizer__muon_rate=0.25, optimizer__muon_momentum=momentum,
+            optimizer__weight_decay=decay, schedule__name="triangular", schedule__peak=0.0, train__epochs=1,
+        )  # fmt: skip
+        optimizer, params = make_optimizer(c, make_schedule(c, 4)), {"conv": {"kernel": kernel}}
+        state, turns[decay, momentum] = optimizer.init(params), []
+        for gradient in gradients:
+            updates, state = optimizer.update({"conv": {"kernel": gradient}}, state, params)
+            held = params["conv"]["kernel"] * np.sqrt(8) / jnp.linalg.norm(params["conv"]["kernel"])
+            params = jax.tree.map(jnp.add, params, updates)
+            turns[decay, momentum].append((params["conv"]["kernel"] - held).reshape(36, 8))
+    np.testing.assert_array_equal(turns[0, 0.6], turns[0.05, 0.6])
+    assert not np.allclose(turns[0, 0.6], turns[0, 0.9], atol=1e-3)
+    for turn, rate in zip(turns[0, 0.6], 0.25 * np.array([1, 0.75, 0.5])):
+        singular = np.linalg.svd(turn / rate)[1]
+        assert singular.min() > 0.5 and singular.max() < 1.3
 
 
 def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():

@@ -1,5 +1,6 @@
 """Progress in a log file and on a terminal."""
 
+import functools
 import io
 import os
 import pty
@@ -46,9 +47,10 @@ def on_terminal(columns):
     return text
 
 
-def test_a_terminal_gets_a_bar():
+def test_a_terminal_gets_a_bar(monkeypatch):
+    monkeypatch.setattr(progress, "tqdm", functools.partial(progress.tqdm, mininterval=0))
     text = on_terminal(100)
-    assert "training" in text and "0/10" in text and "\r" in text and "a line" in text
+    assert "training" in text and "5/10" in text and "loss 2.3" in text and "\r" in text and "a line" in text
 
 
 def test_a_terminal_without_a_size_gets_lines():

@@ -1,6 +1,7 @@
 """Tables: several seeds at once, skipping, going on, printing."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 from vgg_jax import fit, main, reproduce, tables
-from vgg_jax.errors import Diverged, UserError
+from vgg_jax.errors import RunFailed, UserError
 from vgg_jax.metrics import read
 from vgg_jax.run import Run
 from vgg_jax.train import init_state, make_recipe, make_train_chunk, together
@@ -109,6 +110,27 @@ def test_the_json_says_what_the_runs_say(done):
         assert (done / "results" / f"seed2_{picture}.png").stat().st_size > 5000
 
 
+def test_a_run_under_way_counts_only_where_none_is_finished(done, tmp_path):
+    for seed in (0, 1, 2):
+        shutil.copytree(done / "runs/vgg_light/seed0", tmp_path / f"vgg_light/seed{seed}")
+    (tmp_path / "vgg_light/seed2/summary.json").unlink()
+    metrics = tmp_path / "vgg_light/seed2/metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines(True)[0])
+
+    def row():
+        result = tables.collect("seed2", tmp_path)
+        (found,) = (r for r in result["rows"] if r["runs"])
+        return found, next(line for line in tables.markdown(result).splitlines() if line.startswith("| VGG_Light"))
+
+    found, line = row()
+    assert [run["counts"] for run in found["runs"]] == [True, True, False]
+    assert "| 2 |" in line and "(2)" in line and "(3)" not in line and len(tables.gaps(found)) == 2
+    for seed in (0, 1):
+        shutil.rmtree(tmp_path / f"vgg_light/seed{seed}")
+    found, line = row()
+    assert "| 1 of 2 |" in line and "(1)" in line and tables.gaps(found) == []
+
+
 def test_only_printing(done, tmp_path, capsys):
     reproduce.main(arguments(done, more=["--table"]))
     said = capsys.readouterr().out
@@ -143,7 +165,7 @@ def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  #
 
     def fit_together(configs, splits, workdirs):
         if any(config.model.batch_norm == "none" and config.seed == 1 for config in configs):
-            raise Diverged("the loss is not finite at step 3")
+            raise RunFailed("the loss is not finite at step 3")
         trained.append([str(workdir.relative_to(tmp_path / "runs")) for workdir in workdirs])
 
     monkeypatch.setattr(reproduce, "fit_together", fit_together)
@@ -164,7 +186,11 @@ def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):  # noq
         raise UserError("cannot save: No space left on device")
 
     monkeypatch.setattr(reproduce, "fit_together", fit_together)
-    ends(reproduce.main, arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"), "error: cannot save: No space left")
+    ends(
+        reproduce.main,
+        arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"),
+        "error: vgg_light: cannot save: No space left",
+    )
     assert tried == [2]
 
 

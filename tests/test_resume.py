@@ -11,13 +11,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from small import ROOT, SMALL, flags
 
-from vgg_jax import main, seal
+from vgg_jax import errors, main, run, seal
 from vgg_jax.metrics import TIMING, read
 
 # Short chunks and a save after each, so that a kill falls inside an epoch and often inside a save.
-PROGRAM = "from vgg_jax import errors, fit, main; fit.CHUNK_SECONDS = 0.15; errors.run(main.main)"
+# The seal is put on late, so that a save can still be met when it has been seen.
+PROGRAM = """
+import time
+from vgg_jax import errors, fit, main, seal
+fit.CHUNK_SECONDS, write = 0.15, seal.write
+seal.write = lambda folder: (time.sleep(0.1), write(folder))
+errors.run(main.main)
+"""
 STEPS = {"data.train_size": "0", "train.batch_size": "8", "train.epochs": "2", "train.save_minutes": "0"}
 DROPOUT = {"model.head_dropout": "(0.5, 0.5)", "augment.crop": "2"}
 
@@ -89,10 +97,11 @@ def interrupt(run, number, moment, **more):
 
 
 def is_saving(run):
-    """Whether a save is under way: Orbax's temporary directory, or a checkpoint without its seal."""
+    """Whether a save is under way: Orbax's temporary directory, or the newest checkpoint without its seal."""
     for folder in (run / "latest", run / "best"):
         names = os.listdir(folder) if folder.is_dir() else []
-        if any("tmp" in name or not (folder / name / seal.NAME).exists() for name in names):
+        steps = saved_steps(run, folder.name)
+        if any("tmp" in name for name in names) or (steps and not (folder / str(max(steps)) / seal.NAME).exists()):
             return True
     return False
 
@@ -123,6 +132,31 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
     assert "has changed" not in log(killed)  # kills cut saves and deletions short, and damage nothing
     protocols = [json.loads((run / "summary.json").read_text())["protocols"] for run in (whole, killed)]
     assert protocols[0] == protocols[1]
+
+
+@pytest.mark.parametrize("fields", [
+    {"train.average": "0.9"},
+    {"optimizer.name": "muon", "model.whitening": "2", "train.micro_batch": "16", "augment.flip": "alternate"},
+])  # fmt: skip
+def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch):
+    """The averaged weights; Muon's and SGD's state, whitening filters: stopped after an epoch, in one process."""
+    given = ["--config", str(ROOT / "configs" / "quickstart.py"), *flags(SMALL | DROPOUT | fields)]
+    main.main([*given, "--workdir", str(tmp_path / "whole")])
+    log_point = run.Run.log_point
+
+    def log_then_stop(self, *rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return log_point(self, *rest)
+
+    with monkeypatch.context() as once, pytest.raises(errors.Stopped):
+        once.setattr(run.Run, "log_point", log_then_stop)
+        main.main([*given, "--workdir", str(tmp_path / "stopped")])
+    main.main([*given, "--workdir", str(tmp_path / "stopped")])
+    expected, got = contents(tmp_path / "whole"), contents(tmp_path / "stopped")
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
+    assert without_timing(tmp_path / "whole") == without_timing(tmp_path / "stopped")
 
 
 def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):

@@ -99,21 +99,34 @@ def test_uneven_batches_are_refused(batch, devices, words):
         sharding.place(config(train__batch_size=batch, train__devices=devices))
 
 
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"train__batch_size": 30}, "nearest that fits is 32$"),
+    ({"train__micro_batch": 8}, "among 8 devices; set micro_batch to 0$"),
+    ({"train__devices": 4}, "several processes use all their 8 devices; set it to 0$"),
+])  # fmt: skip
+def test_several_processes_are_not_told_to_take_fewer_devices(fields, words, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=words):
+        sharding.place(config(**({"train__devices": 0} | fields)))
+
+
 def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
     with pytest.raises(UserError, match="4 micro-batches, which do not divide among 8 devices; take 4 with"):
         sharding.place(config(train__micro_batch=8, train__devices=8))
 
 
-@pytest.mark.parametrize(("micro_batch", "processes", "devices"), [(0, 1, 1), (8, 1, 2), (0, 2, 1), (16, 2, 1)])
+@pytest.mark.parametrize(("micro_batch", "processes", "devices"), [(0, 1, 1), (8, 1, 2), (16, 2, 1)])
 def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, processes, devices):
     """Batch 32, two cores a process. In a process of its own: JAX's devices are made once."""
     program = (
-        "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; sys.path.insert(0, 'tests'); import small; "
-        f"from vgg_jax import sharding; c = small.config(train__micro_batch={micro_batch}, train__devices=0); "
-        f"sharding.use_cores(c, {processes}); print(sharding.place(c).size)"
+        "import os; os.sched_getaffinity = lambda _: {0, 1}; from vgg_jax import main, sharding; "
+        "main.train = lambda config, _: print(sharding.place(config).size); import sys; main.main(sys.argv[1:])"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    given = arguments("unused", train__micro_batch=micro_batch)
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"SLURM_NTASKS": str(processes)}
+    child = subprocess.run(
+        [sys.executable, "-c", program, *given], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert child.stdout.split() == [str(devices)], child.stderr
 
 

@@ -13,9 +13,11 @@ from vgg_jax.train import (
     epoch_order,
     init_state,
     make_get_batch,
+    make_gradients,
     make_recipe,
     make_train_chunk,
     make_train_step,
+    training_loss,
 )  # fmt: skip
 
 DATA = dataset(n=64)
@@ -167,18 +169,35 @@ def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
     assert mirrored[0] == straight[1] == mirrored[2] and 16 < sum(mirrored[0]) < 48
 
 
-def test_micro_batches_are_the_batch_but_for_batch_norm():
-    batch = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
-    for batch_norm, same in (("none", True), ("before", False)):
-        results = []
-        for micro_batch in (0, 16):
-            c = config(model__batch_norm=batch_norm, train__batch_size=64, train__micro_batch=micro_batch)
-            recipe = make_recipe(c, 4, 64)
-            results.append(jax.jit(make_train_step(recipe))(init_state(recipe, 0), batch))
-        (whole, its_metrics), (sliced, metrics) = results
-        close = np.allclose(whole.params["conv1_1"]["kernel"], sliced.params["conv1_1"]["kernel"], rtol=1e-4, atol=1e-6)
-        assert close == same
-        assert np.isclose(metrics["loss"], its_metrics["loss"], rtol=1e-5) == same
+BATCH = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
+
+
+def test_micro_batches_are_the_batch_without_batch_norm():
+    results = []
+    for micro_batch in (0, 16):
+        c = config(model__batch_norm="none", train__batch_size=64, train__micro_batch=micro_batch)
+        recipe = make_recipe(c, 4, 64)
+        results.append(jax.jit(make_train_step(recipe))(init_state(recipe, 0), BATCH))
+    (whole, its_metrics), (sliced, metrics) = results
+    assert_same(whole.params, sliced.params, rtol=1e-4, atol=1e-6)
+    assert np.isclose(metrics["loss"], its_metrics["loss"], rtol=1e-5)
+
+
+def test_micro_batches_are_the_mean_of_what_each_gives_by_itself():
+    """Gradients, running statistics and loss, each micro-batch with its own BatchNorm and dropout."""
+    c = config(model__head_dropout="(0.5, 0.5)", train__batch_size=64, train__micro_batch=16)
+    recipe, key, each = make_recipe(c, 4, 64), jax.random.key(5), []
+    state = init_state(recipe, 0)
+    grads, batch_stats, metrics = jax.jit(make_gradients(recipe))(state.params, state.batch_stats, BATCH, key)
+    one = jax.jit(jax.value_and_grad(
+        lambda *given: training_loss(recipe, given[0], state.batch_stats, *given[1:]), has_aux=True
+    ))  # fmt: skip
+    for i in range(4):
+        part = jax.tree.map(lambda x, i=i: x[16 * i : 16 * i + 16], BATCH)
+        (loss, (_, statistics)), gradient = one(state.params, part, jax.random.fold_in(key, i))
+        each.append((gradient, statistics, loss))
+    expected = jax.tree.map(lambda *xs: sum(xs) / 4, *each)
+    assert_same((grads, batch_stats, metrics["loss"]), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_norm", ["before", "none"])

@@ -21,6 +21,7 @@ from vgg_jax.progress import Progress
 
 _PIXELS = 32 * 32 * 3
 _URL = "https://www.cs.toronto.edu/~kriz/"
+_REPLY_SECONDS, _ANSWER_SECONDS = 8, 9  # of waiting for the server, and for the name of it
 
 
 class Source(NamedTuple):
@@ -70,13 +71,14 @@ def download(name: str, root: Path) -> Path:
     try:
         with _open(_URL + source.archive) as reply:
             target.parent.mkdir(parents=True, exist_ok=True)
-            progress = Progress(int(reply.headers["Content-Length"]) >> 20, f"downloading {name}", " MiB")
+            size = int(reply.headers["Content-Length"] or 0)  # 0: not said
+            progress = Progress(size >> 20, f"downloading {name}", " MiB")
             with open(partial, "wb") as f:
                 while block := reply.read(1 << 20):
                     f.write(block)
                     progress.update(1)
             progress.close()
-            if partial.stat().st_size != int(reply.headers["Content-Length"]):
+            if size and partial.stat().st_size != size:
                 raise OSError("the connection broke")
     except (OSError, http.client.HTTPException) as error:
         with contextlib.suppress(OSError):
@@ -96,15 +98,15 @@ def _open(url: str) -> Any:
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=8))
+            answers.put(urllib.request.urlopen(url, timeout=_REPLY_SECONDS))
         except Exception as error:
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=9)
+        answer = answers.get(timeout=_ANSWER_SECONDS)
     except queue.Empty:
-        raise TimeoutError("no answer within 9 s") from None
+        raise TimeoutError(f"no answer within {_ANSWER_SECONDS} s") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -127,9 +129,13 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
         )
     members = _read_archive(archive, source)
     builder = _make_builder(name, source, members, root)
-    with contextlib.suppress(FileExistsError):  # another process was there first
+    prepared = Path(builder.data_dir)
+    try:
         builder.download_and_prepare(file_format="array_record")
-    return Path(builder.data_dir)
+    except OSError:
+        if not (prepared / "dataset_info.json").exists():  # else another process was there first
+            raise
+    return prepared
 
 
 def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vgg_jax import errors, seal
-from vgg_jax.errors import UserError
+from vgg_jax.errors import RunFailed, UserError
 from vgg_jax.models import VGG
 from vgg_jax.sharding import is_first, wait_for_all
 from vgg_jax.train import TrainState
@@ -34,7 +34,7 @@ _OVERHEAD = 2**18  # bytes of a checkpoint that are not its arrays
 class Checkpoints:
     """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it.
 
-    Raises: UserError when all that was saved is damaged.
+    Raises: RunFailed when all that was saved is damaged.
     """
 
     def __init__(self, workdir: Path):
@@ -147,7 +147,7 @@ def _put_aside(workdir: Path, kind: str) -> None:
         folder.rename(aside / f"{kind}_{step}_{number}")
         print(f"{folder} is damaged ({faults[step]}); it is now {aside / f'{kind}_{step}_{number}'}", flush=True)
     if kind == "latest" and lost and not whole:
-        raise UserError(
+        raise RunFailed(
             f"no whole checkpoint is left in {workdir / kind}; what was damaged is in {workdir / 'damaged'}, "
             "and the same command now begins at step 0"
         )

@@ -21,8 +21,8 @@ class UserError(Exception):
     """What is wrong and what to do about it, in one line."""
 
 
-class Diverged(UserError):
-    """A loss or a parameter is no longer finite."""
+class RunFailed(UserError):
+    """What ends one run but not those beside it: it diverged, is held by another process, has lost its checkpoints."""
 
 
 class Stopped(Exception):

@@ -17,7 +17,7 @@ import numpy as np
 
 from vgg_jax import plots, rundir, sharding
 from vgg_jax.data import Dataset
-from vgg_jax.errors import Stopped, UserError
+from vgg_jax.errors import RunFailed, Stopped
 from vgg_jax.forward import make_forward
 from vgg_jax.metrics import Record
 from vgg_jax.progress import Progress, Stopwatch
@@ -53,8 +53,7 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, An
     """Train to the end, from the newest checkpoint if there is one; returns the summary.
 
     Raises:
-      UserError: another process is training in workdir.
-      Diverged: the loss is not finite.
+      RunFailed: the loss is not finite, or another process is training in workdir.
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
     return fit_together([config], data, [workdir])[0]
@@ -94,7 +93,7 @@ def _common_step(runs: Sequence[Run]) -> int:
     common = set.intersection(*(steps if len(steps) > 1 else steps | {0} for steps in saved))
     if not common:
         listed = ", ".join(f"{run.workdir} at {max(steps, default=0)}" for run, steps in zip(runs, saved))
-        raise UserError(f"these runs have no step in common to go on from together: {listed}; train each by itself")
+        raise RunFailed(f"these runs have no step in common to go on from together: {listed}; train each by itself")
     return max(common)
 
 

@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> None:
         "--process_id": {"type": int, "help": "which of them this is, from 0"},
     })  # fmt: skip
     config = configs.load(given.config, overrides)
-    sharding.use_cores(config, given.num_processes or 1)
+    sharding.use_cores(config, given.num_processes)
     with sharding.processes(given.coordinator, given.num_processes, given.process_id):
         train(config, Path(given.workdir or f"checkpoints/{Path(given.config).stem}"))
 

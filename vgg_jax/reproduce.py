@@ -13,7 +13,7 @@ import jax
 from vgg_jax import cache, config as configs, data, describe, errors, flags, plots, rundir, tables
 from vgg_jax.checkpoint import saved_steps
 from vgg_jax.data import Dataset
-from vgg_jax.errors import Diverged, UserError
+from vgg_jax.errors import RunFailed, UserError
 from vgg_jax.fit import fit_together
 from vgg_jax.types import Config
 
@@ -61,7 +61,7 @@ def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     try:
         fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
         return []
-    except Diverged as error:  # one of them
+    except RunFailed as error:  # one of them
         parts = [[job] for job in group]
         why = str(error)
     except jax.errors.JaxRuntimeError as error:
@@ -128,7 +128,10 @@ def _train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
         config = seeded[0][0]
         splits = loaded[configs.to_json(config.data)]
         print(f"row {number} of {len(jobs)}, {name}: {describe.line(config, len(splits['train'].class_names))}")
-        failed += [f"{name}: {failure}" for failure in train(seeded, splits)]
+        try:
+            failed += [f"{name}: {failure}" for failure in train(seeded, splits)]
+        except UserError as error:  # the disk is full
+            raise UserError("; ".join([*failed, f"{name}: {error}"])) from None
     return failed
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vgg_jax import plots, rundir
 from vgg_jax.checkpoint import Checkpoints
 from vgg_jax.data import Dataset
-from vgg_jax.errors import Diverged
+from vgg_jax.errors import RunFailed
 from vgg_jax.forward import EVAL_BATCH, Forward, predict
 from vgg_jax.metrics import Lines, Log, Record, protocols, scores
 from vgg_jax.models import totals
@@ -56,7 +56,7 @@ class Run:
         return self.log.records[-1]["seconds"] if self.log.records else 0.0
 
     def check_finite(self, sums: Mapping[str, Any]) -> None:
-        """Raises: Diverged when a loss since the last log point was not finite."""
+        """Raises: RunFailed when a loss since the last log point was not finite."""
         if sums["bad_step"] >= 0:
             self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
 
@@ -65,7 +65,7 @@ class Run:
         saved = (
             f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
         )
-        raise Diverged(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
+        raise RunFailed(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
 
     def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, timing: Record) -> str:
         """Evaluate, write a record, remember the best; returns the line to show."""

@@ -16,7 +16,7 @@ import jax
 
 from vgg_jax import __version__, config as configs, sharding
 from vgg_jax.data import Dataset
-from vgg_jax.errors import UserError
+from vgg_jax.errors import RunFailed, UserError
 from vgg_jax.types import Config
 
 # Fields that change where or how often, but no result.
@@ -77,7 +77,7 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
 def lock(workdir: Path) -> Iterator[None]:
     """Hold a run directory; the system lets go of it when the process ends, however it ends.
 
-    Raises: UserError when another process holds it.
+    Raises: RunFailed when another process holds it.
     """
     if not sharding.is_first():  # the first one holds it for all
         yield
@@ -86,7 +86,7 @@ def lock(workdir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is training in {workdir}; give another --workdir") from None
+            raise RunFailed(f"another process is training in {workdir}; give another --workdir") from None
         except OSError:
             pass  # a file system without locks
         yield

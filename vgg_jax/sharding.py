@@ -129,12 +129,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_cores(config: Config, processes: int = 1) -> None:
+def use_cores(config: Config, processes: int | None) -> None:
     """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
 
     Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
-    Among several processes each takes its share of them.
+    Among several processes, as the flags or Slurm count them, each takes its share.
     """
+    processes = processes or int(os.environ.get("SLURM_NTASKS", "1"))
     n = math.gcd(max(1, micro_batches(config) // processes), cores())
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", n)
