@@ -12,6 +12,8 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["VGG_JAX_CACHE"] = tempfile.mkdtemp(prefix="vgg_jax_test_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["VGG_JAX_CACHE"] + "/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # many tests compile the same small programs
 os.environ.pop("TFDS_DATA_DIR", None)
 
 import jax
