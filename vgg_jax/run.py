@@ -40,6 +40,7 @@ class Run:
         self.placement = placement
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
+        self.drawn = 0  # records in curves.png
 
     def restore(self, template: TrainState, step: int) -> TrainState:
         """The state of that step, template at 0; the records after it are dropped."""
@@ -116,8 +117,9 @@ class Run:
             self.checkpoints.save_best(*self.unsaved_best)
             self.unsaved_best = None
         self.checkpoints.save_latest(state)
-        if self.log.records and is_first():
+        if len(self.log.records) > self.drawn and is_first():
             plots.curves(self.log.records, self.workdir / "curves.png")
+            self.drawn = len(self.log.records)
 
     def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
         """Write summary.json; returns it."""
