@@ -28,7 +28,7 @@ def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
 
     imports = time.time() - begun
     config = configs.load(config_file, overrides)
-    sharding.use_cores(config, 1)
+    sharding.use_cores(config)
     cache.use()
     before = time.monotonic()
     splits = data.load(config.data)

@@ -2,7 +2,7 @@
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a.py
 RUNTIME   4 minutes an epoch on two AMD EPYC cores with AVX-512 (n=1); GPU not yet measured
-EXPECTED  reported: 75.77 % (best epoch on the test set)
+EXPECTED  reported: 75.77 % (best epoch on the test set); ours: 74.64 % in 15 of the 30 epochs (n=1)
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_bn.py
 RUNTIME   4 minutes an epoch on two AMD EPYC cores with AVX-512 (n=1); GPU not yet measured
-EXPECTED  reported: 80.43 % (best epoch on the test set)
+EXPECTED  reported: 80.43 % (best epoch on the test set); ours: 76.38 % in 12 of the 30 epochs (n=1)
 """
 
 from ml_collections import ConfigDict

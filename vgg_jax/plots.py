@@ -109,7 +109,8 @@ def table_accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
     marks = (("final", "o", COLOURS["train"], -0.12), ("best_test", "s", COLOURS["test"], 0.12))
     for protocol, mark, colour, shift in marks:
         for y, row in enumerate(rows):
-            values = [100 * run["test_accuracy"][protocol] for run in row["runs"] if run["counts"]]
+            accuracies = [run["test_accuracy"][protocol] for run in row["runs"] if run["counts"]]
+            values = [100 * accuracy for accuracy in accuracies if accuracy is not None]
             if values:
                 spread = np.std(values, ddof=1) if len(values) > 1 else None
                 axis.errorbar(np.mean(values), y + shift, xerr=spread, fmt=mark, color=colour, capsize=3, ms=5)

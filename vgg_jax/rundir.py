@@ -154,8 +154,8 @@ def origin() -> dict[str, Any]:
 
 def device() -> str:
     """The kind of device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
-    first = sharding.devices()[0]
-    return first.device_kind + (f" ({sharding.cores()} cores)" if first.platform == "cpu" else "")
+    first, cores = sharding.devices()[0], sharding.cores()
+    return first.device_kind + (f" ({cores} core{'s' if cores > 1 else ''})" if first.platform == "cpu" else "")
 
 
 def devices(config: Config) -> str:

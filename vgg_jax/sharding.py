@@ -129,7 +129,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_cores(config: Config, processes: int | None) -> None:
+def use_cores(config: Config, processes: int | None = None) -> None:
     """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
 
     Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
