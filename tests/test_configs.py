@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ROOT, config, flags, write_folder
+from small import ROOT, config, dataset, flags, write_folder
 
 from vgg_jax import config as configs, main, rundir
 from vgg_jax.checkpoint import load_model
@@ -16,13 +16,39 @@ from vgg_jax.fields import YOUNGER
 from vgg_jax.metrics import read
 from vgg_jax.models import VGG, count
 from vgg_jax.tables import TABLES
-from vgg_jax.train import init_state, make_recipe
+from vgg_jax.train import init_state, make_recipe, make_train_chunk
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("landscape")])  # test_landscape.py has those
-def test_every_config_trains_a_step(name, tmp_path):
+RECIPES = [n for n in NAMES if not n.startswith("landscape")]  # test_landscape.py has those
+# Between them they have every choice and switch of all recipes.
+TRAINED = ["quickstart", "bn_dropout", "modern", "speedrun", "vgg_a_bn_sgd", "vgg_a_dropout_bn_res_leaky"]
+TRAINED += ["vgg_a_dropout_bn", "vgg_a_leaky_relu", "vgg_a_mse", "vgg_light"]
+
+
+def choices(name):
+    """(field, value) of everything in a recipe that is not a number or a name."""
+    flat = configs.flatten(config(name, {}))
+    return {(k, v) for k, v in flat.items() if isinstance(v, (bool, str)) and not k.startswith("data.")}
+
+
+def test_the_trained_recipes_have_every_choice():
+    missing = set().union(*map(choices, RECIPES)) - set().union(*map(choices, TRAINED))
+    assert not missing
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(TRAINED)))
+def test_the_other_recipes_can_be_traced(name):
+    c, data = config(name, {"model.width": "0.25"}, train__batch_size=16, train__micro_batch=0), dataset(64)
+    recipe = make_recipe(c, 4, len(data))
+    state = jax.eval_shape(lambda: init_state(recipe, 0, np.zeros((16, 32, 32, 3), np.float32)))
+    after = jax.eval_shape(make_train_chunk(c, recipe, data), state, {"image": data.images, "label": data.labels}, 1)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_recipe_trains_a_step(name, tmp_path):
     """At a quarter of its width, which compiles and saves faster and takes every path that the whole one takes."""
     folder, run = write_folder(tmp_path / "data", {"cat": 8, "dog": 8}), tmp_path / "run"
     narrow = {} if config(name, {}).model.stages == "light" else {"model.width": "0.25"}
