@@ -1,4 +1,4 @@
-"""Every shipped config: checked, documented, and trained for a step through the real entry point."""
+"""Every shipped config: checked, documented, and trained for a step through the real entry point, or traced."""
 
 import ast
 import json
@@ -19,8 +19,6 @@ from vgg_jax.tables import TABLES
 from vgg_jax.train import init_state, make_recipe, make_train_chunk
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
-
-
 RECIPES = [n for n in NAMES if not n.startswith("landscape")]  # test_landscape.py has those
 # Between them they have every choice and switch of all recipes.
 TRAINED = ["quickstart", "bn_dropout", "modern", "speedrun", "vgg_a_bn_sgd", "vgg_a_dropout_bn_res_leaky"]
