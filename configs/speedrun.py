@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
     config.model.update(batch_norm_scale=False, batch_norm_epsilon=1e-12, batch_norm_momentum=0.8)
     config.augment.update(flip="alternate", crop=2, padding="reflect")
     config.loss.label_smoothing = 0.2
-    config.optimizer.update(name="muon", learning_rate=1.66, momentum=0.85, nesterov=True, bias_rate=64.0)
-    config.optimizer.update(weight_decay=2e-3, decay="kernels")
+    config.optimizer.update(name="muon", muon_rate=0.12, learning_rate=0.83, momentum=0.85, nesterov=True)
+    config.optimizer.update(bias_rate=64.0, weight_decay=2e-3, decay="kernels")
     config.schedule.update(name="triangular", peak=0.0)
-    config.train.update(batch_size=500, micro_batch=125, epochs=10, eval_epochs=10, tta="flip_shift")
+    config.train.update(batch_size=500, micro_batch=125, epochs=12, eval_epochs=12, tta="flip_shift")
     return config
