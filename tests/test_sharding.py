@@ -26,14 +26,14 @@ from vgg_jax.train import epoch_order, init_state, make_get_batch, make_recipe, 
 STEPS, BATCH = 20, 16
 # Normalised to x / 64 - 2, exact in float32: else a program rounds the images by how it fuses the two operations.
 DATA = dataclasses.replace(dataset(n=STEPS * BATCH, classes=10), mean=(128 / 255,) * 3, std=(64 / 255,) * 3)
-FULL = "VGG_JAX_FULL" in os.environ  # the networks as deep and wide as they are, and every combination
-SHORT = {"train.batch_size": str(BATCH), "train.epochs": "1"}
-SLIM = {} if FULL else {"model.stages": "A", "model.width": "0.125", "model.hidden": "(64,)"}
+# VGG-11 at 1/8 of the width; VGG_JAX_STAGES=D for the networks as deep as they are, and every combination.
+SLIM = {"model.stages": os.environ.get("VGG_JAX_STAGES", "A"), "model.width": "0.125", "model.hidden": "(64,)"}
+SLIM |= {"train.batch_size": str(BATCH), "train.epochs": "1"}
 
 
 def steps(name, devices, mapped=False, micro_batch=0):
     """(losses [20], variables) of a shipped config in float64, on so many devices, by `jit` or by `pmap`."""
-    c = config(name, SHORT | SLIM, train__devices=devices, train__micro_batch=micro_batch)
+    c = config(name, SLIM, train__devices=devices, train__micro_batch=micro_batch)
     with jax.enable_x64():
         recipe = make_recipe(c, 10, len(DATA), axis_name="data" if mapped else "")
         recipe = recipe._replace(model=recipe.model.clone(dtype="float64"))
@@ -72,7 +72,7 @@ one_device = functools.cache(lambda name, micro_batch: steps(name, 1, micro_batc
 
 
 WAYS = [("bn_dropout", 8, False, 0), ("bn", 2, False, 0), ("bn", 8, True, 0), ("bn_dropout", 2, False, 4)]
-if FULL:
+if "VGG_JAX_STAGES" in os.environ:
     WAYS += [("bn_dropout", 2, False, 0), ("bn", 8, False, 0)]
 
 
