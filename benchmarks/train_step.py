@@ -28,6 +28,7 @@ import numpy as np
 from vgg_jax import config as configs, describe, errors, flags
 
 STEPS = 5  # a turn
+ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes in this, at least one
 Turn = Callable[[], list[float]]  # takes STEPS steps; returns the loss before each
 
 
@@ -111,6 +112,7 @@ def pytorch(config: Any, channels_last: bool = False, compiled: bool = False) ->
     from benchmarks import torch_vgg
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True  # as XLA does, try the algorithms
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device, c, o = "cuda" if torch.cuda.is_available() else "cpu", config.model, config.optimizer
     model = torch_vgg.build(c)
@@ -201,7 +203,7 @@ def _peak_memory() -> int:
 
 
 class _Worker:
-    """A contender in its own process: `turn` has it take its steps and returns what it says of them."""
+    """A contender in its own process: `turn` has it take so many turns and returns what it says of them."""
 
     def __init__(self, name: str, argv: Sequence[str], weights: str):
         command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name, *argv]
@@ -209,11 +211,12 @@ class _Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.losses = self.turn()["losses"] + self.turn()["losses"]  # compiles and warms up
+        compiling, warm = self.turn(), self.turn()
+        self.losses, self.seconds = compiling["losses"] + warm["losses"], warm["seconds"]
 
-    def turn(self) -> dict[str, Any]:
+    def turn(self, count: int = 1) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
-        print("go", file=self.process.stdin, flush=True)
+        print(count, file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
             raise errors.UserError("a contender ended early; its own message stands above")
@@ -222,9 +225,9 @@ class _Worker:
 
 def _serve(name: str, config: Any) -> None:
     turn = CONTENDERS[name](config)
-    for _ in sys.stdin:
+    for count in sys.stdin:
         begun = time.perf_counter()
-        losses = turn()
+        losses = [loss for _ in range(int(count)) for loss in turn()]
         seconds = time.perf_counter() - begun
         print(json.dumps({"seconds": seconds, "losses": losses, "peak_memory": _peak_memory()}), flush=True)
 
@@ -243,14 +246,15 @@ def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         _write_weights(config, f"{folder}/weights.npz")
         workers = {name: _Worker(name, argv, f"{folder}/weights.npz") for name in names}
-        turns = [{name: worker.turn() for name, worker in workers.items()} for _ in range(rounds)]
+        count = max(1, round(ROUND_SECONDS / workers["vgg_jax"].seconds))
+        turns = [{name: worker.turn(count) for name, worker in workers.items()} for _ in range(rounds)]
     for worker in workers.values():
         worker.process.communicate()
     flops = 6 * sum(row.multiply_adds for row in describe.layers(config, 10))  # an image: forward and twice back
     peak, rows = _peak_flops(config), {}
     for name in names:
         seconds = [turn[name]["seconds"] for turn in turns]
-        speed = STEPS * batch_size / statistics.median(seconds)
+        speed = count * STEPS * batch_size / statistics.median(seconds)
         ratios = [turn[name]["seconds"] / turn["vgg_jax"]["seconds"] for turn in turns]
         gaps = [abs(a - b) / b for a, b in zip(workers["vgg_jax"].losses, workers[name].losses)]
         rows[name] = {
@@ -262,7 +266,8 @@ def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
             "losses": workers[name].losses,
             "seconds": seconds,
         }
-    return {"batch_size": batch_size, "matmul_peak_gflops": round(peak / 1e9), "rounds": rounds, "rows": rows}
+    measured = {"batch_size": batch_size, "steps_a_round": count * STEPS, "rounds": rounds}
+    return measured | {"matmul_peak_gflops": round(peak / 1e9), "rows": rows}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -282,9 +287,10 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, fixed | overrides)
     if given.worker:
         return _serve(given.worker, config)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process, too, leaves a GPU to its workers
     from vgg_jax import rundir
 
-    facts = {"config": given.config, "device": rundir.device(), **compare(config, argv, given.rounds)}
+    facts = {"config": given.config, **rundir.origin(), **compare(config, argv, given.rounds)}
     print(f"{given.config}, batch {given.batch_size}, {facts['device']}, median of {given.rounds} rounds")
     print(f"{'':<33}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
     for name, row in facts["rows"].items():

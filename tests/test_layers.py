@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from vgg_jax.layers import Dropout, conv_cpu, conv_general_dilated, max_pool
+from vgg_jax.layers import Dropout, conv_cpu, conv_general_dilated, global_max, max_pool
 
 
 def reference_conv(x, kernel):
@@ -74,6 +74,17 @@ def test_the_first_of_a_tie_takes_the_gradient_as_in_flax():
     x = jax.random.randint(jax.random.key(0), (4, 8, 8, 16), 0, 3).astype(jnp.float32)
     ours, theirs = (jax.grad(lambda x, p=pool: jnp.sum(jnp.sin(p(x))))(x) for pool in (max_pool, flax_pool))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_global_maximum_and_its_gradient_which_the_first_of_a_tie_takes():
+    x = jax.random.randint(jax.random.key(0), (4, 3, 5, 16), 0, 6).astype(jnp.float32)
+    np.testing.assert_array_equal(global_max(x), x.max((1, 2)))
+    dy = jax.random.normal(jax.random.key(1), (4, 16))
+    (dx,) = jax.vjp(global_max, x)[1](dy)
+    flat, expected = np.asarray(x).reshape(4, 15, 16), np.zeros((4, 15, 16), np.float32)
+    for i, c in np.ndindex(4, 16):
+        expected[i, list(flat[i, :, c]).index(flat[i, :, c].max()), c] = dy[i, c]
+    np.testing.assert_array_equal(dx.reshape(4, 15, 16), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))

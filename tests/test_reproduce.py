@@ -1,7 +1,9 @@
 """Tables: several seeds at once, skipping, going on, printing."""
 
 import json
+import os
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 from vgg_jax import fit, main, reproduce, tables
-from vgg_jax.errors import RunFailed, UserError
+from vgg_jax.errors import RunFailed, Stopped, UserError
 from vgg_jax.metrics import read
 from vgg_jax.run import Run
 from vgg_jax.train import init_state, make_recipe, make_train_chunk, together
@@ -158,6 +160,41 @@ def test_fewer_seeds_at_once_when_memory_is_short(monkeypatch, capsys):
     reproduce._train_group([(i, None) for i in range(3)], {})
     assert trained == [0, 1, 2]
     assert "not enough memory for 3 seeds at once; going on with 1 at once" in capsys.readouterr().out
+
+
+def test_one_seed_too_large_for_the_memory_costs_no_other_row(tmp_path, monkeypatch, ends):  # noqa: F811
+    tried = []
+
+    def fit_together(configs, splits, workdirs):
+        tried.append(len(configs))
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=1)
+    ends(reproduce.main, argv, "vgg_light: the device has not enough memory", "vgg_a_bn_sgd: the device", "micro_batch")
+    assert tried == [1, 1]
+
+
+def test_a_table_is_written_beside_its_runs_unless_told_otherwise(done, monkeypatch, tmp_path):
+    """Not over the project's own results."""
+    shutil.copytree(done / "runs", tmp_path / "checkpoints" / "seed2")
+    monkeypatch.chdir(tmp_path)
+    reproduce.main(["seed2", "--seeds", "2", "--rows", "vgg_light", *flags(SHORT)])
+    assert not (tmp_path / "results").exists()
+    assert (tmp_path / "checkpoints" / "seed2" / "seed2.md").read_text() == (done / "results/seed2.md").read_text()
+
+
+def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
+    """As after damage to its last checkpoint: its old summary must not stand for it."""
+    run = tmp_path / "runs" / "vgg_light" / "seed0"
+    shutil.copytree(done / "runs" / "vgg_light" / "seed0", run)
+    shutil.rmtree(run / "latest" / "10")
+    monkeypatch.setattr(Run, "log_point", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or "")
+    with pytest.raises(Stopped):
+        reproduce.main(arguments(tmp_path, seeds=1))
+    assert not (run / "summary.json").exists()
+    (run / "summary.json").write_text('{"train_accuracy": 0.5}')  # left by an earlier version
+    assert "| VGG_Light" in tables.markdown(tables.collect("seed2", tmp_path / "runs"))
 
 
 def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  # noqa: F811

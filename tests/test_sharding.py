@@ -132,6 +132,25 @@ def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch
     assert child.stdout.split() == [str(devices)], child.stderr
 
 
+@pytest.mark.parametrize(("environment", "given", "expected"), [
+    ({}, (None, None, None), [None]),  # JAX finds out
+    ({"SLURM_NTASKS": "2"}, (None, None, None), [None]),
+    ({"SLURM_NTASKS": "1"}, (None, None, None), []),  # JAX would take the first GPU alone
+    ({"OMPI_COMM_WORLD_SIZE": "1"}, (None, None, None), []),
+    ({"SLURM_NTASKS": "2"}, ("host:1", 2, 0), ["deactivate"]),
+])  # fmt: skip
+def test_whom_a_process_joins(environment, given, expected, monkeypatch):
+    seen = []
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda *_, cluster_detection_method, **__: seen.append(cluster_detection_method)
+    )
+    with sharding.processes(*given):
+        assert seen == expected
+
+
 MANY = SMALL | {"train.epochs": "6", "model.head_dropout": "(0.3, 0.3)", "augment.crop": "2", "train.devices": "0"}
 
 

@@ -15,6 +15,8 @@ MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's message
+LESS_MEMORY = "the device has not enough memory; give a smaller --config.train.micro_batch or batch_size"
 
 
 class UserError(Exception):
@@ -56,6 +58,10 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except RuntimeError as error:
+        if OUT_OF_MEMORY not in str(error):
+            raise
+        _end(f"error: {LESS_MEMORY}", MISTAKE)
     except OSError as error:
         if error.errno not in MACHINE:
             raise

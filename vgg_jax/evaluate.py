@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 
 from vgg_jax import data, errors, flags, metrics, plots, rundir
@@ -35,7 +36,7 @@ def evaluate(
             "--config.data.data_dir=DIR says where the right ones are"
         )
     step, model, variables = load_model(workdir, checkpoint, config, len(dataset.class_names))
-    forward = make_forward(model, facts["mean"], facts["std"])
+    forward, variables = make_forward(model, facts["mean"], facts["std"]), jax.device_put(variables)
     logits = predict(forward, variables, dataset.images, min(EVAL_BATCH, len(dataset)))
     if not np.isfinite(logits).all():
         raise UserError(f"step {step} of {workdir} had diverged: its outputs are not finite; try --checkpoint best")

@@ -82,6 +82,8 @@ def fit_together(
         if step == recipe.total_steps and all(summaries):
             print("already finished")
             return [summary for summary in summaries if summary]
+        for workdir in workdirs:
+            rundir.drop_summary(workdir)
         images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
         state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)

@@ -102,6 +102,16 @@ _max_pool_cpu = jax.custom_vjp(_window_max)
 _max_pool_cpu.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
+def global_max(x: jax.Array) -> jax.Array:
+    """The maximum over each image. [N, H, W, C] -> [N, C]; of a tie the first takes the gradient.
+
+    Chosen by place: the gradient of `x.max` has the same fault as that of JAX's max-pool (`_max_pool_bwd`).
+    """
+    flat = x.reshape(len(x), -1, x.shape[-1])
+    chosen = jnp.arange(flat.shape[1])[None, :, None] == flat.argmax(1, keepdims=True)
+    return jnp.where(chosen, flat, 0).sum(1)
+
+
 class Dropout(nn.Module):
     """Dropout from 8 random bits an element, four times cheaper than `nn.Dropout` on a CPU.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vgg_jax.layers import Dropout, Whitening, conv_general_dilated, max_pool
+from vgg_jax.layers import Dropout, Whitening, conv_general_dilated, global_max, max_pool
 
 # Output channels of every 3x3 convolution; each stage has one 2x2 max-pool, at its end but for pool="first".
 # A, B, D, E are VGG-11, 13, 16, 19 (Simonyan & Zisserman 2015, table 1).
@@ -117,7 +117,7 @@ class VGG(nn.Module):
                 x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
                 if i < len(widths):
                     x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
-        x = x.max((1, 2)) if self.global_pool else x.reshape(len(x), -1)
+        x = global_max(x) if self.global_pool else x.reshape(len(x), -1)
         for i, features in enumerate(self.hidden, 1):
             x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
             x = self._dense(features, f"fc{i}")(x)

@@ -6,6 +6,7 @@ python -m vgg_jax.predict --workdir RUN picture.png [more.jpg ...]
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from vgg_jax import data, errors, flags, metrics, rundir
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     images = np.stack([data.read_picture(file, config.data.image_size, resize=True) for file in given.pictures])
     _, model, variables = load_model(workdir, given.checkpoint, config, len(names))
     forward = make_forward(model, facts["mean"], facts["std"])
-    logits = predict(forward, variables, images, min(EVAL_BATCH, len(images)))
+    logits = predict(forward, jax.device_put(variables), images, min(EVAL_BATCH, len(images)))
     for file, row in zip(given.pictures, metrics.softmax(logits)):
         best = ", ".join(f"{names[i]} {row[i]:.1%}" for i in np.argsort(-row)[:3])
         print(f"{file}: {best}")

@@ -65,11 +65,11 @@ def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
         parts = [[job] for job in group]
         why = str(error)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or len(group) == 1:
+        if errors.OUT_OF_MEMORY not in str(error):
             raise
         half = len(group) // 2
         parts = [group[:half], group[half:]]
-        why = f"not enough memory for {len(group)} seeds at once"
+        why = f"not enough memory for {len(group)} seeds at once" if half else errors.LESS_MEMORY
     if len(group) == 1:
         return [why]
     print(f"{why}; going on with {len(parts[0])} at once", flush=True)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
         "--seeds": {"type": int, "default": 3, "help": "how many, from config.seed on"},
         "--rows": {"default": "", "help": "config names, separated by commas; default all"},
         "--workdir": {"help": "where the runs are; default checkpoints/TABLE"},
-        "--results": {"help": "where TABLE.json, .md and pictures go; default results, or a given --workdir"},
+        "--results": {"help": "where TABLE.json, .md and pictures go; default the workdir"},
         "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, only print what there is"},
     })  # fmt: skip
     rows = _chosen(given.table, given.rows)
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     if given.only_print:
         print(tables.markdown(tables.collect(given.table, workdir)))
         return
-    results = Path(given.results or given.workdir or "results")
+    results = Path(given.results or workdir)
     jobs = plan(rows, _count(given.seeds), workdir, overrides)
     if results.exists() and not results.is_dir():
         raise UserError(f"{results} is a file; give another --results")

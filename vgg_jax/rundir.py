@@ -172,6 +172,12 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
         return None
 
 
+def drop_summary(workdir: Path) -> None:
+    """Before training goes on: the run is no longer finished."""
+    if sharding.is_first():
+        (workdir / "summary.json").unlink(missing_ok=True)
+
+
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
     _write(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
 

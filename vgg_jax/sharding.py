@@ -224,9 +224,17 @@ def _silence() -> Iterator[None]:
 
 def _join(coordinator: str | None, count: int | None, index: int | None) -> None:
     asked = not (coordinator is None and count is None and index is None)
+    if not asked and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
+        return  # a launcher's only process: JAX would give it one GPU of several
     try:
         jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handlers for SIGTERM
-        jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            cluster_detection_method="deactivate" if asked else None,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
     except ValueError as error:
         if asked:
             raise UserError(

@@ -128,7 +128,7 @@ def gaps(row: dict[str, Any]) -> list[float]:
     return [
         run["train_accuracy"] - run["test_accuracy"]["final"]
         for run in row["runs"]
-        if run["train_accuracy"] is not None
+        if run["train_accuracy"] is not None and run["test_accuracy"]["final"] is not None
     ]
 
 

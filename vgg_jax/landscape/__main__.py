@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from vgg_jax import cache, config as configs, data, errors, flags, rundir
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
     rundir.open_run(workdir, config, splits)
-    with rundir.lock(workdir):
+    with rundir.lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
         print(run(config, splits, workdir))
     print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
 
