@@ -14,8 +14,8 @@ def reference_conv(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-# (batch, height, width, channels in, out): Winograd of several tiles, odd and oblong maps, im2col, 2x2, 1x1.
-SHAPES = [(8, 32, 32, 16, 8), (6, 8, 8, 32, 16), (5, 7, 5, 16, 4), (4, 1, 1, 16, 8), (3, 8, 8, 3, 16), (4, 2, 2, 24, 8)]
+# (batch, height, width, channels in, out): several tiles, one, sides not multiples of four, a thin map, tiny ones.
+SHAPES = [(9, 32, 32, 3, 8), (6, 8, 8, 32, 16), (5, 7, 6, 16, 4), (3, 1, 9, 8, 4), (4, 2, 2, 24, 8), (4, 1, 2, 16, 8)]
 
 
 @pytest.mark.parametrize("size", [3, 1])

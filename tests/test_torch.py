@@ -1,8 +1,7 @@
 """The first seed's four networks against PyTorch: same weights, same masks, same outputs and gradients.
 
-Ours in float32, PyTorch in float64, on several draws of images of which the best counts: when one
-unit of a million falls on the other side of a ReLU's or max-pool's kink, two right gradients differ
-by up to 1e-2 (so do PyTorch's own in float32 and float64), and no draw makes a wrong one agree.
+Gradients in float64 on both sides: in float32 a unit of a million falls on the other side of a ReLU's or max-pool's
+kink, and two right gradients differ by up to 1e-2 (so do PyTorch's own in float32 and float64).
 """
 
 import jax
@@ -21,7 +20,7 @@ F = torch.nn.functional
 
 # Written out apart from the package's table: stage by stage, convolutions and dropout rates.
 STAGES = [(2, 0.3), (2, 0.4), (3, 0.4), (3, 0.4), (3, 0.4)]
-BATCH, DRAWS = 8, 3
+BATCH = 8
 
 
 def masks_of(model, images):
@@ -96,27 +95,28 @@ def difference(ours, theirs):
 def test_forward_and_gradient_agree(row):
     c = config(row, {})
     model = VGG(num_classes=10, **c.model)
-    images = jnp.zeros((BATCH, 32, 32, 3))
-    variables = model.init(jax.random.key(0), images)
-    masks = masks_of(model, images)
+    variables = model.init(jax.random.key(0), jnp.zeros((BATCH, 32, 32, 3)))
+    masks = masks_of(model, jnp.zeros((BATCH, 32, 32, 3)))
     assert bool(masks) == ("dropout" in row)
-    loss = flax_loss(model, masks, variables.get("batch_stats", {}))
-    ours = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    gradients = []
-    for seed in range(DRAWS):
-        forward, gradient = compare(ours, variables["params"], masks, seed)
-        print(f"{row}: relative difference of logits {forward:.1e}, of the worst parameter's gradient {gradient:.1e}")
-        assert forward < 1e-4
-        gradients.append(gradient)
-    assert min(gradients) < 1e-4
+    narrow, _ = compare(model, variables, masks)
+    with jax.enable_x64():
+        wide = jax.tree.map(lambda x: x.astype(np.float64), (variables, masks))
+        forward, gradient = compare(model.clone(dtype="float64"), *wide)
+    print(f"{row}: relative difference of logits {forward:.1e}, of the worst gradient {gradient:.1e}; ", end="")
+    print(f"of logits in float32 {narrow:.1e}")
+    assert max(forward, gradient) < 1e-6  # the logits leave the network in float32
+    assert narrow < 1e-4
 
 
-def compare(ours, params, masks, seed):
-    """Relative differences of the logits and of the worst parameter's gradient on one draw of images."""
-    rng = np.random.default_rng(seed)
+def compare(model, variables, masks):
+    """Relative differences of the logits and of the worst parameter's gradient, ours in the variables' own dtype."""
+    params = variables["params"]
+    rng = np.random.default_rng(0)
     images = rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
     labels = rng.integers(0, 10, BATCH)
-    (_, logits), grads = ours(params, images, labels)
+    loss = flax_loss(model, masks, variables.get("batch_stats", {}))
+    dtype = jax.tree.leaves(params)[0].dtype
+    (_, logits), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, images.astype(dtype), labels)
     batch_norm = "bn1_1" in params
     p = {
         path: torch.tensor(to_torch(leaf).copy(), dtype=torch.float64, requires_grad=True)

@@ -3,7 +3,7 @@
 Each is one function (or module) with one meaning on every platform. On a GPU or TPU it is the
 stock XLA operation. On a CPU, XLA has two cliffs (a naive kernel on 2x2 maps, slow convolution
 gradients inside a loop), so there the 3x3 convolution is written as matrix products instead:
-Winograd's minimal filtering, im2col for few channels, one dense product for 2x2 maps.
+Winograd's minimal filtering, one dense product for maps of 2x2.
 """
 
 import jax
@@ -33,27 +33,16 @@ def conv_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """SAME convolution by matrix products, chosen by shape. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K 1 or 3"""
     if kernel.shape[:2] == (1, 1):
         return x @ kernel[0, 0]
-    if x.shape[1:3] == (2, 2):
-        return _conv_2x2_map(x, kernel)
-    if x.shape[-1] < 16:
-        return _conv_im2col(x, kernel)
-    return winograd.conv(x, kernel)
+    return _conv_tiny_map(x, kernel) if max(x.shape[1:3]) <= 2 else winograd.conv(x, kernel)
 
 
-def _conv_2x2_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """On a 2x2 map every output pixel sees every input pixel through exactly one tap: one dense layer."""
-    n, c, o = x.shape[0], kernel.shape[2], kernel.shape[3]
-    pixels = [(0, 0), (0, 1), (1, 0), (1, 1)]
+def _conv_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """On a map of 2x2 or less every output pixel sees every input pixel through exactly one tap: one dense layer."""
+    n, h, w, c = x.shape
+    pixels = [(i, j) for i in range(h) for j in range(w)]
     taps = [[kernel[1 + i - a, 1 + j - b] for a, b in pixels] for i, j in pixels]
     dense = jnp.stack([jnp.stack(row, 1) for row in taps])  # [input pixel, C, output pixel, O]
-    return (x.reshape(n, 4 * c) @ dense.reshape(4 * c, 4 * o)).reshape(n, 2, 2, o)
-
-
-def _conv_im2col(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    h, w = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    columns = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    return jnp.concatenate(columns, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    return (x.reshape(n, -1) @ dense.reshape(h * w * c, -1)).reshape(n, h, w, -1)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
