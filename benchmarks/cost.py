@@ -1,6 +1,6 @@
 """What a training step costs against batch size, width and depth: a table, JSON and a picture.
 
-python -m benchmarks.cost [--config configs/bn.py] [--out results/cost_cpu]
+python -m benchmarks.cost [--config configs/bn.py] [--out FILE]
 """
 
 import json
@@ -50,8 +50,9 @@ def draw(sweeps: dict[str, dict[str, dict[str, float]]], title: str, file: Path)
     for axis, (field, points) in zip(axes, sweeps.items()):
         axis.plot(list(points), [point["images_per_second"] for point in points.values()], "o-")
         rates = axis.twinx()
-        rates.plot(list(points), [point["gflops"] for point in points.values()], "s--", color="0.6")
-        rates.set_ylim(0)
+        gflops = [point["gflops"] for point in points.values()]
+        rates.plot(list(points), gflops, "s--", color="0.6")
+        rates.set_ylim(0, 1.1 * max(gflops))
         rates.set_ylabel("GFLOP/s of plain convolutions (dashed)", color="0.4", fontsize=8)
         axis.set(xlabel=field, ylabel="images/s", ylim=(0, None))
     figure.suptitle(title)
