@@ -1,8 +1,8 @@
 """The least time to 94 % with test-time augmentation, after airbench94_muon (Jordan 2024).
 
 COMMAND   python -m vgg_jax.main --config configs/speedrun.py
-RUNTIME   66 minutes on two slow CPU cores (AMD EPYC without AVX-512); GPU not yet measured
-EXPECTED  94.15 % with test-time augmentation, 93.01 % without (n=1)
+RUNTIME   61 minutes on two slow CPU cores (AMD EPYC without AVX-512); GPU not yet measured
+EXPECTED  94.36 % with test-time augmentation, 93.63 % without (n=1)
 """
 
 from ml_collections import ConfigDict
