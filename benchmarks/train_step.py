@@ -4,9 +4,11 @@ python -m benchmarks.train_step [--config configs/bn.py] [--batch_size 128] [--r
 
 The network and the loss are the config's, the optimizer is SGD for all. Each contender is a process
 of its own that holds one network and waits; the rounds go A B C A B C, so that a machine whose speed
-drifts treats all alike. What counts is the median of the ratios within a round. All start from the
-same weights; by how much their first ten losses differ is shown. PyTorch takes part where it is installed and
-the loss is cross-entropy; on a GPU it is compiled and computes in bfloat16 where the config does.
+drifts treats all alike. What counts is the median of the ratios within a round, as for the share of the matmul peak,
+which each round measures anew. All start from the same weights; by how much their first ten losses differ is shown.
+PyTorch takes part where it is installed, has the network, and the loss is cross-entropy; on a GPU also compiled, with
+and without CUDA graphs, and in bfloat16 where the config is. Who cannot run is left out. Peak memory includes what
+compiling and choosing algorithms take; on a CPU it is read from Linux.
 """
 
 import functools
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vgg_jax import config as configs, describe, errors, flags
+from vgg_jax import config as configs, describe, errors, flags, sharding
 
 STEPS = 5  # a turn
 ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes in this, at least one
@@ -105,16 +107,16 @@ def stock_flax(config: Any) -> Turn:
         return _jax_turn(config, jit)
 
 
-def pytorch(config: Any, channels_last: bool = False, compiled: bool = False) -> Turn:
-    """The same network and SGD in PyTorch, on a GPU if there is one, else on all cores this process may use."""
+def pytorch(config: Any, channels_last: bool = False, compiled: str = "") -> Turn:
+    """The same network and SGD in PyTorch, on a GPU if JAX has one, else on all cores; compiled: torch.compile's mode."""
     import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks import torch_vgg
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(sharding.cores())
     torch.backends.cudnn.benchmark = True  # as XLA does, try the algorithms
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    device, c, o = "cuda" if torch.cuda.is_available() else "cpu", config.model, config.optimizer
+    device, c, o = os.environ["TORCH_DEVICE"], config.model, config.optimizer
     model = torch_vgg.build(c)
     torch_vgg.load(model, dict(np.load(os.environ["WEIGHTS"])))
     images, labels = _batch(config.train.batch_size)
@@ -131,7 +133,7 @@ def pytorch(config: Any, channels_last: bool = False, compiled: bool = False) ->
             logits = model(x).float() * c.logits_scale
         return torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.loss.label_smoothing)
 
-    loss_of = torch.compile(loss_of) if compiled else loss_of
+    loss_of = torch.compile(loss_of, mode=compiled) if compiled else loss_of
 
     def turn() -> list[float]:
         losses = []
@@ -140,7 +142,7 @@ def pytorch(config: Any, channels_last: bool = False, compiled: bool = False) ->
             loss = loss_of(x, y)
             loss.backward()
             optimizer.step()
-            losses.append(loss.detach())
+            losses.append(loss.detach().clone())  # a CUDA graph writes the next one to the same place
         return [loss.item() for loss in losses]
 
     return turn
@@ -151,7 +153,8 @@ CONTENDERS: dict[str, Callable[[Any], Turn]] = {
     "stock Flax": stock_flax,
     "PyTorch NCHW": pytorch,
     "PyTorch channels-last": functools.partial(pytorch, channels_last=True),
-    "PyTorch channels-last, compiled": functools.partial(pytorch, channels_last=True, compiled=True),
+    "PyTorch channels-last, compiled": functools.partial(pytorch, channels_last=True, compiled="default"),
+    "the same, with CUDA graphs": functools.partial(pytorch, channels_last=True, compiled="reduce-overhead"),
 }
 
 
@@ -173,20 +176,21 @@ def _write_weights(config: Any, file: str) -> None:
     np.savez(file, **weights)
 
 
-def _peak_flops(config: Any) -> float:
-    """FLOP/s of a large matrix product in the config's dtype: the best of ten."""
+def _make_peak_flops(config: Any) -> Callable[[], float]:
+    """What measures the FLOP/s of a large matrix product in the config's dtype: the best of ten."""
     import jax
     import jax.numpy as jnp
 
     n = 2048 if jax.default_backend() == "cpu" else 8192
     a = jnp.ones((n, n), config.model.dtype)
-    product = jax.jit(lambda a, b: a @ b)
-    seconds = []
-    for _ in range(10):
+    product = jax.jit(lambda a, b: a @ b).lower(a, a).compile()
+
+    def seconds() -> float:
         begun = time.perf_counter()
         product(a, a).block_until_ready()
-        seconds.append(time.perf_counter() - begun)
-    return 2 * n**3 / min(seconds)
+        return time.perf_counter() - begun
+
+    return lambda: 2 * n**3 / min(seconds() for _ in range(10))
 
 
 def _peak_memory() -> int:
@@ -194,7 +198,7 @@ def _peak_memory() -> int:
     if "torch" in sys.modules:
         import torch  # pyright: ignore[reportMissingImports]
 
-        if torch.cuda.is_available():
+        if os.environ["TORCH_DEVICE"] == "cuda":
             return torch.cuda.max_memory_allocated()
     elif (stats := sys.modules["jax"].devices()[0].memory_stats()) and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
@@ -207,9 +211,10 @@ class _Worker:
 
     def __init__(self, name: str, argv: Sequence[str], weights: str):
         command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name, *argv]
-        environment = {**os.environ, "WEIGHTS": weights, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        device = "cuda" if sys.modules["jax"].default_backend() == "gpu" else "cpu"
+        given = {"WEIGHTS": weights, "TORCH_DEVICE": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **given}
         )
         compiling, warm = self.turn(), self.turn()
         self.losses, self.seconds = compiling["losses"] + warm["losses"], warm["seconds"]
@@ -240,34 +245,50 @@ def _contenders(config: Any) -> list[str]:
     return [n for n in names if "compiled" not in n or jax.default_backend() == "gpu"]
 
 
+def _start(names: Sequence[str], argv: Sequence[str], weights: str) -> dict[str, _Worker]:
+    """The contenders that can run here, compiled and warm."""
+    workers = {}
+    for name in names:
+        try:
+            workers[name] = _Worker(name, argv, weights)
+        except errors.UserError as error:
+            if name == "vgg_jax":
+                raise
+            print(f"left out: {name} ({error})", file=sys.stderr, flush=True)
+    return workers
+
+
 def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
     """Everything measured, a row a contender."""
-    batch_size, names = config.train.batch_size, _contenders(config)
+    batch_size, peak_flops = config.train.batch_size, _make_peak_flops(config)
     with tempfile.TemporaryDirectory() as folder:
         _write_weights(config, f"{folder}/weights.npz")
-        workers = {name: _Worker(name, argv, f"{folder}/weights.npz") for name in names}
+        workers = _start(_contenders(config), argv, f"{folder}/weights.npz")
         count = max(1, round(ROUND_SECONDS / workers["vgg_jax"].seconds))
-        turns = [{name: worker.turn(count) for name, worker in workers.items()} for _ in range(rounds)]
+        turns, peaks = [], []
+        for _ in range(rounds):
+            turns.append({name: worker.turn(count) for name, worker in workers.items()})
+            peaks.append(peak_flops())
     for worker in workers.values():
         worker.process.communicate()
-    flops = 6 * sum(row.multiply_adds for row in describe.layers(config, 10))  # an image: forward and twice back
-    peak, rows = _peak_flops(config), {}
-    for name in names:
+    images = count * STEPS * batch_size
+    # Of a round: forward and twice back.
+    flops, rows = images * 6 * sum(row.multiply_adds for row in describe.layers(config, 10)), {}
+    for name in workers:
         seconds = [turn[name]["seconds"] for turn in turns]
-        speed = count * STEPS * batch_size / statistics.median(seconds)
         ratios = [turn[name]["seconds"] / turn["vgg_jax"]["seconds"] for turn in turns]
         gaps = [abs(a - b) / b for a, b in zip(workers["vgg_jax"].losses, workers[name].losses)]
         rows[name] = {
-            "images_per_second": round(speed, 1),
+            "images_per_second": round(images / statistics.median(seconds), 1),
             "vgg_jax_is_times_faster": round(statistics.median(ratios), 2),
-            "share_of_matmul_peak": round(speed * flops / peak, 3),
+            "share_of_matmul_peak": round(statistics.median(flops / s / p for s, p in zip(seconds, peaks)), 3),
             "peak_memory_mib": round(max(turn[name]["peak_memory"] for turn in turns) / 2**20),
             "largest_relative_loss_difference_in_10_steps": max(gaps),
             "losses": workers[name].losses,
             "seconds": seconds,
         }
     measured = {"batch_size": batch_size, "steps_a_round": count * STEPS, "rounds": rounds}
-    return measured | {"matmul_peak_gflops": round(peak / 1e9), "rows": rows}
+    return measured | {"matmul_peak_gflops": [round(peak / 1e9) for peak in peaks], "rows": rows}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -291,7 +312,7 @@ def main(argv: Sequence[str]) -> None:
     from vgg_jax import rundir
 
     facts = {"config": given.config, **rundir.origin(), **compare(config, argv, given.rounds)}
-    print(f"{given.config}, batch {given.batch_size}, {facts['device']}, median of {given.rounds} rounds")
+    print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")
     print(f"{'':<33}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
     for name, row in facts["rows"].items():
         print(

@@ -95,9 +95,16 @@ def test_nothing_whole_is_left(run, capsys):
         evaluate.main(["--workdir", str(run)])
     with pytest.raises(UserError, match="no whole checkpoint is left"):
         main.main(arguments(run))
-    assert len(list((run / "damaged").iterdir())) == 2 and (run / "best").is_dir()
+    aside = run / "damaged"
+    assert len(list(aside.iterdir())) == 2 and (run / "best").is_dir()
+    best, records = contents(run, ("best",)), (run / "metrics.jsonl").read_text()
     main.main(arguments(run))
-    assert "started at step 0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "started at step 0" in out and f"best is now {aside / 'best_2'}" in out
+    assert (aside / "metrics.jsonl_3").read_text() == records and (aside / "summary.json_4").exists()
+    (aside / "best_2").rename(aside / "best")
+    for name, value in best.items():
+        np.testing.assert_array_equal(value, contents(aside, ("best",))[name], err_msg=name)
 
 
 def test_a_run_of_before_there_were_seals(run, capsys):

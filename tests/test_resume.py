@@ -51,10 +51,12 @@ def saved_steps(run, kind="latest"):
     return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
 
 
-def contents(run):
+def contents(run, kinds=("latest", "best")):
     """Every array of the last checkpoint and of the best one, by path."""
     found = {}
     for kind, item in (("latest", "variables"), ("latest", "training"), ("best", "variables")):
+        if kind not in kinds:
+            continue
         step = max(saved_steps(run, kind))
         folder, checkpointer = run.absolute() / kind / str(step) / item, ocp.PyTreeCheckpointer()
         saved = checkpointer.metadata(folder).item_metadata.tree
@@ -130,6 +132,7 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
     steps = [record["step"] for record in read(killed)]
     assert steps == [(epoch + 1) * per_epoch for epoch in range(epochs)]
     assert "has changed" not in log(killed)  # kills cut saves and deletions short, and damage nothing
+    assert not is_saving(killed)  # and what they left half-written is gone
     protocols = [json.loads((run / "summary.json").read_text())["protocols"] for run in (whole, killed)]
     assert protocols[0] == protocols[1]
 
@@ -151,7 +154,9 @@ def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch):
     with monkeypatch.context() as once, pytest.raises(errors.Stopped):
         once.setattr(run.Run, "log_point", log_then_stop)
         main.main([*given, "--workdir", str(tmp_path / "stopped")])
+    (tmp_path / "stopped" / "seconds.txt").write_text("1000")
     main.main([*given, "--workdir", str(tmp_path / "stopped")])
+    assert 1000 < read(tmp_path / "stopped")[-1]["seconds"] < 1200
     expected, got = contents(tmp_path / "whole"), contents(tmp_path / "stopped")
     assert expected.keys() == got.keys()
     for name, value in expected.items():

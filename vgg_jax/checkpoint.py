@@ -2,7 +2,8 @@
 
 `latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are
 two managers, because one that keeps the best deletes what is newer. A checkpoint is sealed once it is
-on the disk; one whose seal is missing or broken is put aside in `damaged/`, never deleted or used.
+on the disk; one whose seal is missing or broken is put aside in `damaged/`, never deleted or used. So is
+what a run had earned, when no state is left that it could go on from.
 """
 
 import contextlib
@@ -42,9 +43,10 @@ class Checkpoints:
         if is_first():
             for kind in ("best", "latest"):
                 _put_aside(workdir, kind)
+            _begin_again(workdir)
         wait_for_all("checkpoints_checked")
-        self._latest = _manager(self._folder, keep=2)
-        self._best = _manager(workdir / "best", keep=2)
+        self._latest = _manager(self._folder, max_to_keep=2, cleanup_tmp_directories=True)
+        self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
 
@@ -54,7 +56,7 @@ class Checkpoints:
         if self._latest.latest_step() == step:
             return
         self.wait()
-        args = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        args = {name: ocp.args.StandardSave(tree) for name, tree in _one_copy(_items(state)).items()}
         _reserve(self._workdir, state)
         with _one_line(self._workdir):
             self._latest.save(step, args=ocp.args.Composite(**args))
@@ -64,7 +66,7 @@ class Checkpoints:
         """On the disk when it returns, so that no later `save_latest` can get ahead of it."""
         _reserve(self._workdir, variables)
         with _one_line(self._workdir):
-            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
             _finish(self._best, self._workdir / "best" / str(step))
 
     def steps(self) -> set[int]:
@@ -113,7 +115,7 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
     template = {"batch_stats": {}} | jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     step = _newest_whole(workdir, which)
-    with _manager(folder, keep=None) as manager:
+    with _manager(folder) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
         return step, model, _read(folder, manager, step, args)["variables"]
 
@@ -141,16 +143,29 @@ def _put_aside(workdir: Path, kind: str) -> None:
     whole = [step for step, fault in faults.items() if not fault]
     lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
     for step in sorted(step for step, fault in faults.items() if fault):
-        folder, aside = workdir / kind / str(step), workdir / "damaged"
-        aside.mkdir(exist_ok=True)
-        number = len(list(aside.iterdir()))
-        folder.rename(aside / f"{kind}_{step}_{number}")
-        print(f"{folder} is damaged ({faults[step]}); it is now {aside / f'{kind}_{step}_{number}'}", flush=True)
+        folder = workdir / kind / str(step)
+        print(f"{folder} is damaged ({faults[step]}); it is now {_move(workdir, folder)}", flush=True)
     if kind == "latest" and lost and not whole:
         raise RunFailed(
             f"no whole checkpoint is left in {workdir / kind}; what was damaged is in {workdir / 'damaged'}, "
             "and the same command now begins at step 0"
         )
+
+
+def _begin_again(workdir: Path) -> None:
+    """Put aside what a run without a state to go on from has earned: its best checkpoints, records and summary."""
+    if saved_steps(workdir) or not (saved_steps(workdir, "best") or (workdir / "summary.json").exists()):
+        return
+    for name in ("best", "metrics.jsonl", "probes.jsonl", "summary.json"):
+        if (workdir / name).exists():
+            print(f"nothing to go on from in {workdir / 'latest'}: {name} is now {_move(workdir, workdir / name)}")
+
+
+def _move(workdir: Path, what: Path) -> Path:
+    """Move a part of a run to workdir/damaged/; returns where it is now."""
+    aside = workdir / "damaged"
+    aside.mkdir(exist_ok=True)
+    return what.rename(aside / "_".join((*what.relative_to(workdir).parts, str(len(list(aside.iterdir()))))))
 
 
 def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
@@ -207,6 +222,11 @@ def _refusal(workdir: Path, code: int) -> str:
     )
 
 
+def _one_copy(tree: Any) -> Any:
+    """What is on every device of this only process, from the first; Orbax would cut it up to read a part from each."""
+    return tree if jax.process_count() > 1 else jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
 def _items(state: TrainState) -> dict[str, Any]:
     """What a checkpoint holds: the variables, which suffice to evaluate, and the rest of the state."""
     training = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
@@ -218,11 +238,15 @@ def _items(state: TrainState) -> dict[str, Any]:
 def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
     try:
         return manager.restore(step, args=args)
-    except Exception as error:  # whatever Orbax and TensorStore say of damaged files
+    except Exception as error:  # Orbax and TensorStore have many classes
+        if errors.OUT_OF_MEMORY in str(error):
+            raise
         what = f"{type(error).__name__}: {str(error)[:120]}"
-        raise UserError(f"{folder / str(step)} is damaged ({what}); delete it, and the one before serves") from None
+        raise UserError(
+            f"cannot restore {folder / str(step)} ({what}); run.json has the versions that it was saved with"
+        ) from None
 
 
-def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True, **options)
     return ocp.CheckpointManager(folder.absolute(), options=options)

@@ -87,7 +87,7 @@ def cuda(
     runs = [major for major, (_, oldest) in CUDA.items() if driver and int(driver.split(".")[0]) >= oldest]
     install = f"pip install -e '.[cuda{runs[-1]}]'" if runs else "install a driver of version 525 or newer"
     if not driver:
-        if plugins:
+        if plugins and not on_gpu:
             yield Finding("JAX's CUDA plugin is installed, but nvidia-smi finds no driver or GPU", "install the driver")
         return
     yield Finding(

@@ -211,7 +211,7 @@ class _Loop:
         with self.watch("save"):
             self._wait()  # so that no run is ever more than one save behind another
             for run, one in zip(self.runs, self._split(state)):
-                run.save(one)
+                run.save(one, self.watch.total())
         self.last_save = time.monotonic()
 
     def _wait(self) -> None:

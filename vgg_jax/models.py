@@ -1,5 +1,6 @@
 """One VGG: a table of stages and a set of switches."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -185,7 +186,8 @@ class LayerCount(NamedTuple):
     multiply_adds: int  # an image
 
 
-def count(model: VGG, image_size: int = 32) -> list[LayerCount]:
+@functools.cache
+def count(model: VGG, image_size: int = 32) -> tuple[LayerCount, ...]:
     """Parameters and multiply-adds of every layer that has parameters, in the order of the network.
 
     Multiply-adds are those of convolutions and dense layers: kernel elements x output pixels.
@@ -205,7 +207,7 @@ def count(model: VGG, image_size: int = 32) -> list[LayerCount]:
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     with nn.intercept_methods(record):
         jax.eval_shape(model.init, jax.random.key(0), images)
-    return rows
+    return tuple(rows)
 
 
 def totals(model: VGG, image_size: int = 32) -> dict[str, int]:

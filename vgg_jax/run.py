@@ -41,6 +41,7 @@ class Run:
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
         self.drawn = 0  # records in curves.png
+        self.seconds = 0.0  # that the sessions before this one took
 
     def restore(self, template: TrainState, step: int) -> TrainState:
         """The state of that step, template at 0; the records after it are dropped."""
@@ -49,12 +50,8 @@ class Run:
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
         self.best = max((r[self.criterion] for r in self.log.records), default=-1.0)
+        self.seconds = max([rundir.read_seconds(self.workdir), *(r["seconds"] for r in self.log.records)]) if step else 0.0
         return state
-
-    @property
-    def seconds(self) -> float:
-        """How long the run had taken at its last log point."""
-        return self.log.records[-1]["seconds"] if self.log.records else 0.0
 
     def check_finite(self, sums: Mapping[str, Any]) -> None:
         """Raises: RunFailed when a loss since the last log point was not finite."""
@@ -109,14 +106,16 @@ class Run:
         logits = predict(self.forward, state.variables, test.images, self.eval_batch, tta)
         return scores(logits, test.labels)["accuracy"]
 
-    def save(self, state: TrainState) -> None:
-        """The best first, so that no state is on the disk whose best is not."""
+    def save(self, state: TrainState, seconds: float) -> None:
+        """The best first, so that no state is on the disk whose best is not; and how long the run has taken."""
         if not _all_finite(state.variables):
             self._diverged(f"a parameter is not finite at step {int(state.step)}")
         if self.unsaved_best is not None:
             self.checkpoints.save_best(*self.unsaved_best)
             self.unsaved_best = None
         self.checkpoints.save_latest(state)
+        if is_first():
+            rundir.write_seconds(self.workdir, seconds)
         if len(self.log.records) > self.drawn and is_first():
             plots.curves(self.log.records, self.workdir / "curves.png")
             self.drawn = len(self.log.records)

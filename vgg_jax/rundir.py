@@ -164,6 +164,18 @@ def devices(config: Config) -> str:
     return (f"{count} x " if count > 1 else "") + device() + (f", {processes} processes" if processes > 1 else "")
 
 
+def read_seconds(workdir: Path) -> float:
+    """How long a run had taken at its last save; 0.0 where nobody has written it."""
+    try:
+        return float((workdir / "seconds.txt").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0.0
+
+
+def write_seconds(workdir: Path, seconds: float) -> None:
+    _write(workdir / "seconds.txt", f"{seconds}\n")
+
+
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """What a finished run wrote; None before that."""
     try:

@@ -209,7 +209,8 @@ def processes(coordinator: str | None, count: int | None, index: int | None) -> 
     except errors.Stopped:  # all stop together
         raise
     except jax.errors.JaxRuntimeError as error:
-        _leave(errors.Lost(_LOST) if any(word in str(error) for word in _BROKEN_LINK) else error)
+        lost = any(word in str(error) for word in _BROKEN_LINK)
+        _leave(errors.Lost(f"{_LOST} ({str(error)[:200]})") if lost else error)
     except BaseException as error:
         _leave(error)
     finally:

@@ -253,7 +253,7 @@ def together(function: Callable[[Any], Any], many: Any) -> Any:
     """function of each entry along the leading axis of a tree, all in one program.
 
     By `vmap`; on a CPU one after the other (`lax.map`), since batched matrix products are no faster
-    there (0.8 to 1.0 times) and would round otherwise than a run of its own.
+    there (0.8 to 1.0 times). Either may round otherwise than a run of its own.
     """
     if jax.default_backend() == "cpu":
         return lax.map(function, many)
