@@ -108,7 +108,7 @@ def stock_flax(config: Any) -> Turn:
 
 
 def pytorch(config: Any, channels_last: bool = False, compiled: str = "") -> Turn:
-    """The same network and SGD in PyTorch, on a GPU if JAX has one, else on all cores; compiled: torch.compile's mode."""
+    """The same network and SGD in PyTorch, on JAX's GPU or all cores; `compiled` is torch.compile's mode."""
     import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks import torch_vgg

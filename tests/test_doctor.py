@@ -35,6 +35,7 @@ def test_a_healthy_machine(tmp_path, monkeypatch, capsys):
     ("580.82", {"12": "0.10.2", "13": "0.10.2"}, True, {}, ["two CUDA plugins"]),
     ("580.82", {"13": "0.10.2"}, False, {"CUDA_VISIBLE_DEVICES": ""}, ["unset CUDA_VISIBLE_DEVICES="]),
     ("", {"12": "0.10.2"}, False, {}, ["no driver or GPU", "install the driver"]),
+    ("", {"12": "0.10.2"}, True, {}, []),  # a container without nvidia-smi
 ])  # fmt: skip
 def test_cuda_against_the_driver(driver, plugins, on_gpu, environment, words):
     wrong = [f for f in doctor.cuda(driver, plugins, "0.10.2", on_gpu, environment) if f.remedy]

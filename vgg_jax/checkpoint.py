@@ -248,5 +248,5 @@ def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) ->
 
 
 def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True, **options)
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    chosen = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True, **options)
+    return ocp.CheckpointManager(folder.absolute(), options=chosen)

@@ -1,6 +1,5 @@
 """One VGG: a table of stages and a set of switches."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -186,8 +185,7 @@ class LayerCount(NamedTuple):
     multiply_adds: int  # an image
 
 
-@functools.cache
-def count(model: VGG, image_size: int = 32) -> tuple[LayerCount, ...]:
+def count(model: VGG, image_size: int = 32) -> list[LayerCount]:
     """Parameters and multiply-adds of every layer that has parameters, in the order of the network.
 
     Multiply-adds are those of convolutions and dense layers: kernel elements x output pixels.
@@ -207,7 +205,7 @@ def count(model: VGG, image_size: int = 32) -> tuple[LayerCount, ...]:
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     with nn.intercept_methods(record):
         jax.eval_shape(model.init, jax.random.key(0), images)
-    return tuple(rows)
+    return rows
 
 
 def totals(model: VGG, image_size: int = 32) -> dict[str, int]:

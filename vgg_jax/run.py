@@ -50,7 +50,8 @@ class Run:
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
         self.best = max((r[self.criterion] for r in self.log.records), default=-1.0)
-        self.seconds = max([rundir.read_seconds(self.workdir), *(r["seconds"] for r in self.log.records)]) if step else 0.0
+        recorded = [r["seconds"] for r in self.log.records]
+        self.seconds = max(rundir.read_seconds(self.workdir), *recorded[-1:], 0.0) if step else 0.0
         return state
 
     def check_finite(self, sums: Mapping[str, Any]) -> None:
