@@ -76,11 +76,11 @@ def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_pa
     """A kill between the saves of two seeds: both go on from the step they have in common."""
     saves, save = [], Run.save
 
-    def failing(self, state):
+    def failing(self, *given):
         saves.append(self.config.seed)
         if len(saves) == 4:  # the second save of the second seed
             raise KeyboardInterrupt
-        save(self, state)
+        save(self, *given)
 
     monkeypatch.setattr(fit, "CHUNK_SECONDS", 1e-6)
     monkeypatch.setattr(Run, "save", failing)
