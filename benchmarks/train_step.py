@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vgg_jax import config as configs, describe, errors, flags, sharding
+from vgg_jax import config as configs, describe, errors, flags
 
 STEPS = 5  # a turn
 ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes in this, at least one
@@ -113,7 +113,8 @@ def pytorch(config: Any, channels_last: bool = False, compiled: str = "") -> Tur
 
     from benchmarks import torch_vgg
 
-    torch.set_num_threads(sharding.cores())
+    if hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # as XLA does, try the algorithms
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device, c, o = os.environ["TORCH_DEVICE"], config.model, config.optimizer
@@ -154,7 +155,9 @@ CONTENDERS: dict[str, Callable[[Any], Turn]] = {
     "PyTorch NCHW": pytorch,
     "PyTorch channels-last": functools.partial(pytorch, channels_last=True),
     "PyTorch channels-last, compiled": functools.partial(pytorch, channels_last=True, compiled="default"),
-    "the same, with CUDA graphs": functools.partial(pytorch, channels_last=True, compiled="reduce-overhead"),
+    "PyTorch channels-last, compiled, CUDA graphs": functools.partial(
+        pytorch, channels_last=True, compiled="reduce-overhead"
+    ),
 }
 
 
@@ -313,10 +316,10 @@ def main(argv: Sequence[str]) -> None:
 
     facts = {"config": given.config, **rundir.origin(), **compare(config, argv, given.rounds)}
     print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")
-    print(f"{'':<33}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
+    print(f"{'':<45}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
     for name, row in facts["rows"].items():
         print(
-            f"{name:<33}{row['images_per_second']:>8,.1f}  {row['vgg_jax_is_times_faster']:>12.2f}  "
+            f"{name:<45}{row['images_per_second']:>8,.1f}  {row['vgg_jax_is_times_faster']:>12.2f}  "
             f"{row['share_of_matmul_peak']:>14.0%}  {row['peak_memory_mib']:>8,}  "
             f"{row['largest_relative_loss_difference_in_10_steps']:.1e}"
         )

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -27,6 +28,8 @@ FOLDER = PLAIN | {"data.name": "folder", "train.batch_size": "8", "train.epochs"
 CIFAR = PLAIN | {"data.name": "cifar10"}
 MINE = "import configs.default\ndef get_config():\n    c = configs.default.get_config()\n    {}\n    return c\n"
 CAT, EPS = "train/cat/0.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n"
+# EXIF of a picture to be turned, with a text where Pillow writes back a number (ResolutionUnit).
+TURNED = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHHHIII", 8, 2, 0x112, 3, 1, 6, 0, 0x128, 2, 5, 38, 0) + b"Inch\0"
 DIVERGING = SMALL | {"model.batch_norm": "none", "optimizer.learning_rate": "1e6"}
 Ends = Callable[..., str]
 
@@ -168,6 +171,7 @@ def pictures(tmp_path: Path) -> Path:
     (lambda root: (root / CAT).write_bytes(b"junk"), "cannot read picture", CAT),
     (lambda root: os.truncate(root / "test/dog/5.png", 999), "cannot read picture", "test/dog/5.png"),
     (lambda root: (root / CAT).write_bytes(EPS), "cannot identify", CAT),  # and not run it
+    (lambda root: Image.new("L", (32, 32)).save(root / CAT, "JPEG", exif=TURNED), "cannot read picture", CAT),
     (lambda root: Image.new("L", (40, 32)).save(root / CAT), CAT + " is 40x32, not 32x32", ".resize=True"),
     (lambda root: Image.new("1", (8200, 8200)).save(root / CAT), CAT + " is 8200x8200", str(data.MAX_PIXELS)),
     (lambda root: Image.new("1", (10000, 9500)).save(root / CAT), CAT, "pixels"),  # Pillow warns of it

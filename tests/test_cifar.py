@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import json
 import sys
 import tarfile
 import threading
@@ -125,3 +126,23 @@ def test_a_damaged_cache_is_made_anew(official, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again[0][0], first[0][0])
     file.write_bytes(content[:100])
     np.testing.assert_array_equal(cifar.load(name, str(tmp_path / "tfds"))[1][0], first[1][0])
+
+
+EVIL = {"type": "evil.Feature", "content": {}}
+
+
+@pytest.mark.parametrize(("file", "change"), [
+    ("features.json", lambda _: {"pythonClassName": "evil.Feature"}),
+    ("features.json", lambda old: old | {"jsonFeature": {"json": json.dumps({"x": EVIL})}, "featuresDict": None}),
+    ("dataset_info.json", lambda old: old | {"features": {"pythonClassName": "evil.Feature"}}),
+], ids=("plain", "in_a_string", "in_the_info"))  # fmt: skip
+def test_no_class_of_a_stranger_is_imported(file, change, official, tmp_path, monkeypatch):
+    name, archive, *_ = official
+    cifar.load(name, str(tmp_path / "tfds"), str(archive))
+    (prepared,) = (tmp_path / "tfds" / name).iterdir()
+    old = json.loads((prepared / file).read_text())
+    (prepared / file).write_text(json.dumps({k: v for k, v in change(old).items() if v is not None}))
+    (tmp_path / "evil.py").write_text("raise SystemExit('this code was run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"names the class evil\.Feature"):
+        cifar.load(name, str(tmp_path / "tfds"))

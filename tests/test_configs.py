@@ -3,16 +3,20 @@
 import ast
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from small import ROOT, config, dataset, flags, write_folder
 
 from vgg_jax import config as configs, main, rundir
 from vgg_jax.checkpoint import load_model
+from vgg_jax.errors import UserError
 from vgg_jax.fields import YOUNGER
+from vgg_jax.flags import path
 from vgg_jax.metrics import read
 from vgg_jax.models import VGG, count
 from vgg_jax.tables import TABLES
@@ -192,6 +196,19 @@ def test_json_round_trip():
 def test_overrides_take_their_fields_type(field, text, value):
     got = configs.flatten(config("default", {field: text}))[field]
     assert got == value and type(got) is type(value)
+
+
+def test_a_file_that_divides_its_widths_is_told():
+    c = ConfigDict(config("bn", {}).to_dict())
+    c.model.hidden = (1024 / 2,)
+    with pytest.raises(UserError, match=r"config\.model\.hidden takes whole numbers, not 512\.0"):
+        configs.validate(c)
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert path("~/runs/a") == Path("/home/me/runs/a")
+    assert path("~nobody.of.that.name/a") == Path("~nobody.of.that.name/a")
 
 
 def test_a_config_of_an_earlier_version_means_what_it_did():

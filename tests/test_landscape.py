@@ -2,6 +2,7 @@
 
 import json
 import operator
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -333,6 +334,12 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     landscape.main(run)
     assert (tmp_path / "verdict.md").read_text() == text and (tmp_path / "sharp_bn.npz").stat().st_mtime_ns == before
     ends(landscape.main, [*run, "--config.landscape.images=16"], "another config", "landscape.images")
+    seeds = [tmp_path / "plain" / f"seed{i}" for i in (0, 1)]
+    kept = (seeds[0] / "metrics.jsonl").stat().st_mtime_ns
+    shutil.rmtree(seeds[1] / "latest")  # this seed alone is trained again
+    landscape.main(run)
+    assert (seeds[0] / "metrics.jsonl").stat().st_mtime_ns == kept and not (seeds[0] / "damaged").exists()
+    assert (seeds[1] / "latest").exists() and len(list((seeds[1] / "damaged").iterdir())) == 4
 
 
 @pytest.mark.parametrize("field", ["model.whitening=2", "optimizer.name=muon"])

@@ -14,6 +14,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 from vgg_jax import fit, main, reproduce, tables
+from vgg_jax.checkpoint import saved_steps
 from vgg_jax.errors import RunFailed, Stopped, UserError
 from vgg_jax.metrics import read
 from vgg_jax.run import Run
@@ -86,7 +87,7 @@ def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_pa
     monkeypatch.setattr(Run, "save", failing)
     with pytest.raises(KeyboardInterrupt):
         reproduce.main(arguments(tmp_path))
-    steps = [max(reproduce.saved_steps(tmp_path / f"runs/vgg_light/seed{s}")) for s in (0, 1)]
+    steps = [max(saved_steps(tmp_path / f"runs/vgg_light/seed{s}")) for s in (0, 1)]
     assert steps[0] > steps[1] > 0
     monkeypatch.setattr(Run, "save", save)
     reproduce.main(arguments(tmp_path))

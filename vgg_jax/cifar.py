@@ -17,6 +17,7 @@ import numpy as np
 from vgg_jax import cache
 from vgg_jax.archive import SOURCES, download, prepare
 from vgg_jax.errors import UserError
+from vgg_jax.flags import path
 from vgg_jax.progress import Progress
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -31,10 +32,10 @@ def load(name: str, data_dir: str, archive: str = "") -> tuple[Arrays, Arrays, t
 
     Raises: UserError when there is no way to the data, or it is damaged.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     prepared = find_prepared(name, root)
     if prepared is None:
-        archive_path = Path(archive).expanduser() if archive else download(name, root)
+        archive_path = path(archive) if archive else download(name, root)
         prepared = prepare(name, archive_path, root)
     cached = cache.directory() / f"{name}-{_stamp(prepared)}.npz"
     return _read_cache(cached) or _decode(name, prepared, cached)
@@ -72,7 +73,8 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
     progress = Progress(sum(sizes), f"decoding {name}", " images")
     splits = []
     try:
-        _refuse_foreign_classes(prepared / "features.json")
+        for file in ("features.json", "dataset_info.json"):
+            _refuse_foreign_classes(json.loads((prepared / file).read_text()))
         builder: Any = tfds.builder_from_directory(str(prepared))
         names = tuple(builder.info.features["label"].names)
         for split, size in zip(("train", "test"), sizes):
@@ -96,17 +98,26 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
     return train, test, names
 
 
-def _refuse_foreign_classes(features: Path) -> None:
-    """tfds imports whatever class the file names; a directory from a stranger may name only those of tfds."""
+def _refuse_foreign_classes(value: Any, key: str = "") -> None:
+    """tfds imports whatever class its JSON names; a directory from a stranger may name only those of tfds.
 
-    def check(node: dict[str, Any]) -> dict[str, Any]:
-        for key in ("type", "pythonClassName", "python_class_name"):
-            name = node.get(key)
-            if isinstance(name, str) and "." in name and not name.startswith("tensorflow_datasets."):
-                raise ValueError(f"features.json names {name}, which is not of tensorflow-datasets")
-        return node
-
-    json.loads(features.read_text(), object_hook=check)
+    Raises: ValueError for others, also in JSON that stands in a string, which tfds parses in turn.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_foreign_classes(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_foreign_classes(inner, key)
+    elif isinstance(value, str):
+        names_class = key in ("type", "pythonClassName", "python_class_name")
+        if names_class and "." in value and not value.startswith("tensorflow_datasets."):
+            raise ValueError(f"it names the class {value}, which is not of tensorflow-datasets")
+        try:
+            inner = json.loads(value)
+        except ValueError:
+            return
+        _refuse_foreign_classes(inner)
 
 
 def _write_cache(cached: Path, train: Arrays, test: Arrays, names: tuple[str, ...]) -> None:

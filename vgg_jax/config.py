@@ -126,6 +126,8 @@ def validate(config: Config) -> None:
         for value in values:
             if type(value) not in (int, float) or not low <= value <= high:
                 raise UserError(f"config.{field} must lie in [{low:g}, {high:g}], not {value!r}")
+            if field in WHOLE and type(value) is not int:
+                raise UserError(f"config.{field} takes whole numbers, not {value!r}")
     _check_model(flat)
     _check_training(flat, micro_batches(config))
     if not flat.get("landscape.surface_points", 1) % 2:

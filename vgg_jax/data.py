@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from vgg_jax import cifar
 from vgg_jax.errors import UserError
+from vgg_jax.flags import path
 from vgg_jax.progress import Progress
 from vgg_jax.types import Config
 
@@ -71,7 +72,7 @@ def load(config: Config) -> dict[str, Dataset]:
     elif config.name == "digits":
         train, test, names = _digits(config.image_size)
     else:
-        train, test, names = _folder(Path(config.data_dir).expanduser(), config.image_size, config.resize)
+        train, test, names = _folder(path(config.data_dir), config.image_size, config.resize)
     held_out, kept = _draw(len(train[1]), config)
     training = (train[0][kept], train[1][kept]) if kept is not None else train
     mean, std = statistics(training[0])
@@ -179,9 +180,11 @@ def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.nd
                 raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
             rgb = ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it
             width, height = rgb.size
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"no picture {file}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever Pillow says of damaged pixels or EXIF
         raise UserError(f"cannot read picture {file}: {error}") from None
     if rgb.size == (size, size):
         return np.asarray(rgb)

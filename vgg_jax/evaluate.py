@@ -113,12 +113,12 @@ def text(report: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
-        "--workdir": {"required": True, "help": "a run directory"},
+        "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
         "--split": {"choices": ("train", "validation", "test"), "default": "test"},
         "--tta": {"choices": TTA, "default": "none", "help": "also averaged over mirrored (and shifted) images"},
     })  # fmt: skip
-    workdir = Path(given.workdir)
+    workdir = given.workdir
     report = evaluate(workdir, given.checkpoint, given.split, given.tta, overrides)
     print(text(report))
     print(f"pictures and {given.checkpoint}_{given.split}.json in {workdir / 'evaluation'}")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vgg_jax import plots, rundir, sharding
+from vgg_jax.checkpoint import saved_steps
 from vgg_jax.data import Dataset
 from vgg_jax.errors import RunFailed, Stopped
 from vgg_jax.forward import make_forward
@@ -36,6 +37,7 @@ from vgg_jax.train import (
 )
 from vgg_jax.types import Batch, Config
 
+Job = tuple[Config, Path]  # a run's config and its directory
 CHUNK_SECONDS = 2.0  # how long a chunk should take: as often the bar moves and a stop is heeded
 
 
@@ -87,6 +89,21 @@ def fit_together(
         images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
         state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)
+
+
+def in_step(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups of jobs that can go on together: they have a saved step in common, or none at all."""
+    groups: list[tuple[set[int], list[Job]]] = []
+    for job in jobs:
+        steps = saved_steps(job[1]) or {0}
+        for common, members in groups:
+            if common & steps:
+                common &= steps
+                members.append(job)
+                break
+        else:
+            groups.append((steps, [job]))
+    return [members for _, members in groups]
 
 
 def _common_step(runs: Sequence[Run]) -> int:

@@ -1,10 +1,17 @@
 """Command-line flags: those of a command, and --config.FIELD=VALUE overrides."""
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vgg_jax.errors import UserError
+
+
+def path(text: str) -> Path:
+    """A file or directory as a user writes it: ~ is the home directory."""
+    return Path(os.path.expanduser(text))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,7 +14,7 @@ from vgg_jax.types import Config
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "--config": {"required": True, "help": "a config file, as configs/bn_dropout.py"},
-        "--workdir": {"help": "the run directory; default checkpoints/<config name>"},
+        "--workdir": {"type": flags.path, "help": "the run directory; default checkpoints/<config name>"},
         "--coordinator": {"help": "HOST:PORT of process 0, for a run of several processes; Slurm needs none of these"},
         "--num_processes": {"type": int, "help": "how many they are"},
         "--process_id": {"type": int, "help": "which of them this is, from 0"},
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, overrides)
     sharding.use_cores(config, given.num_processes)
     with sharding.processes(given.coordinator, given.num_processes, given.process_id):
-        train(config, Path(given.workdir or f"checkpoints/{Path(given.config).stem}"))
+        train(config, given.workdir or Path("checkpoints", Path(given.config).stem))
 
 
 def train(config: Config, workdir: Path) -> None:

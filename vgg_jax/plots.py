@@ -1,4 +1,4 @@
-"""Pictures; only this file and landscape/plots.py import matplotlib. Each function writes one PNG."""
+"""Pictures of runs and tables. Each function writes one PNG."""
 
 import textwrap
 from collections.abc import Sequence

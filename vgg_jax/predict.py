@@ -4,7 +4,6 @@ python -m vgg_jax.predict --workdir RUN picture.png [more.jpg ...]
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,10 +16,10 @@ from vgg_jax.forward import EVAL_BATCH, make_forward, predict
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
-        "--workdir": {"required": True, "help": "a run directory"},
+        "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
     })  # fmt: skip
-    workdir = Path(given.workdir)
+    workdir = given.workdir
     config, facts = rundir.read_run(workdir, overrides)
     names = facts["class_names"]
     images = np.stack([data.read_picture(file, config.data.image_size, resize=True) for file in given.pictures])

@@ -11,13 +11,9 @@ from typing import Any
 import jax
 
 from vgg_jax import cache, config as configs, data, describe, errors, flags, plots, rundir, tables
-from vgg_jax.checkpoint import saved_steps
 from vgg_jax.data import Dataset
 from vgg_jax.errors import RunFailed, UserError
-from vgg_jax.fit import fit_together
-from vgg_jax.types import Config
-
-Job = tuple[Config, Path]  # a seed of a row, and its run directory
+from vgg_jax.fit import Job, fit_together, in_step
 
 
 def plan(rows: Sequence[tables.Row], seeds: int, workdir: Path, overrides: Mapping[str, str]) -> dict[str, list[Job]]:
@@ -35,26 +31,11 @@ def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     Returns: what went wrong with which of them.
     """
     unfinished = [job for job in jobs if not _finished(job[1])]
-    return [failure for group in _groups(unfinished) for failure in _train_group(group, splits)]
+    return [failure for group in in_step(unfinished) for failure in _train_group(group, splits)]
 
 
 def _finished(workdir: Path) -> bool:
     return rundir.read_summary(workdir) is not None
-
-
-def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that have a saved step in common, or none at all."""
-    groups: list[tuple[set[int], list[Job]]] = []
-    for job in jobs:
-        steps = saved_steps(job[1]) or {0}
-        for common, members in groups:
-            if common & steps:
-                common &= steps
-                members.append(job)
-                break
-        else:
-            groups.append((steps, [job]))
-    return [members for _, members in groups]
 
 
 def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
@@ -90,16 +71,16 @@ def main(argv: Sequence[str]) -> None:
         "table": {"choices": tuple(tables.TABLES)},
         "--seeds": {"type": int, "default": 3, "help": "how many, from config.seed on"},
         "--rows": {"default": "", "help": "config names, separated by commas; default all"},
-        "--workdir": {"help": "where the runs are; default checkpoints/TABLE"},
-        "--results": {"help": "where TABLE.json, .md and pictures go; default the workdir"},
+        "--workdir": {"type": flags.path, "help": "where the runs are; default checkpoints/TABLE"},
+        "--results": {"type": flags.path, "help": "where TABLE.json, .md and pictures go; default the workdir"},
         "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, only print what there is"},
     })  # fmt: skip
     rows = _chosen(given.table, given.rows)
-    workdir = Path(given.workdir or f"checkpoints/{given.table}")
+    workdir = given.workdir or Path("checkpoints", given.table)
     if given.only_print:
         print(tables.markdown(tables.collect(given.table, workdir)))
         return
-    results = Path(given.results or workdir)
+    results = given.results or workdir
     jobs = plan(rows, _count(given.seeds), workdir, overrides)
     if results.exists() and not results.is_dir():
         raise UserError(f"{results} is a file; give another --results")

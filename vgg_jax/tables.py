@@ -77,12 +77,17 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
         "batch_size": config.train.batch_size,
         "test_accuracy": accuracy,
         "train_accuracy": summary.get("train_accuracy"),
-        "seconds": records[-1]["seconds"] if records else 0.0,
-        "trained_together": records[-1].get("trained_together", 1) if records else 1,
+        "seconds": _seconds(records),
         "device": facts["device"],
         "commit": facts["commit"],
         "curve": [[r["epoch"], r["train_accuracy"], r["test_accuracy"]] for r in records],
     }
+
+
+def _seconds(records: Sequence[metrics.Record]) -> float:
+    """A run's share of the time that it and those trained together with it took."""
+    ends = [0.0, *(r["seconds"] for r in records)]
+    return sum((end - begin) / r.get("trained_together", 1) for begin, end, r in zip(ends, ends[1:], records))
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -98,12 +103,12 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['name']} (`{row['config']}.py`)",
             row["what"],
             f"{row['reported']:.2f}" if row["reported"] else "",
-            *(spread([100 * run["test_accuracy"][p] for run in runs if run["test_accuracy"][p]]) for p in PROTOCOLS),
+            *(spread([100 * a for run in runs if (a := run["test_accuracy"][p]) is not None]) for p in PROTOCOLS),
             spread([100 * g for g in gaps(row)]),
             _epochs(runs),
             f"{row['parameters']:,}" if runs else "",
             f"{row['multiply_adds'] / 1e6:.1f} M" if runs else "",
-            f"{statistics.mean(run['seconds'] / run['trained_together'] for run in runs):,.0f}" if runs else "",
+            f"{statistics.mean(run['seconds'] for run in runs):,.0f}" if runs else "",
         ]))  # fmt: skip
     return "\n".join([*lines, "", caption(result), ""])
 

@@ -80,7 +80,7 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
 def first_images(config: Config, dataset: Dataset) -> jax.Array:
     """What a network is initialised with [N, H, W, 3]; but for a whitening layer only their size counts."""
     enough = max(1, 5000 * 32**2 // dataset.images[0, :, :, 0].size) if config.model.whitening else 1
-    return normalise(dataset.images[:enough], dataset.mean, dataset.std)
+    return normalise(dataset.sample(enough).images, dataset.mean, dataset.std)
 
 
 def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array | np.ndarray = _NO_IMAGES) -> TrainState:

@@ -5,12 +5,10 @@ python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] 
 
 import json
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from vgg_jax import cache, config as configs, data, errors, flags, rundir
 from vgg_jax.data import Dataset
@@ -24,14 +22,14 @@ from vgg_jax.types import Config
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "--config": {"required": True, "help": "configs/landscape.py, or landscape_quick.py"},
-        "--workdir": {"help": "the study's directory; default checkpoints/<config name>"},
+        "--workdir": {"type": flags.path, "help": "the study's directory; default checkpoints/<config name>"},
     })  # fmt: skip
     config = configs.load(given.config, overrides)
     if "landscape" not in config:
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
     if config.model.whitening or config.optimizer.name == "muon":
         raise UserError("the study is for config.model.whitening=0 and optimizers of one learning rate, not muon")
-    workdir = Path(given.workdir or f"checkpoints/{Path(given.config).stem}")
+    workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
     splits = data.load(config.data)
     if config.landscape.images > len(splits["train"]):
@@ -75,11 +73,7 @@ def _kept(file: Path, measure: Callable[[str], Arrays], name: str) -> Arrays:
     """The arrays of a stage from its file, or measured and put there."""
     if not file.exists():
         surface.save(file, **measure(name))
-    try:
-        with np.load(file) as kept:
-            return dict(kept)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{file} is damaged; delete it, and it is measured again") from None
+    return surface.load(file)
 
 
 def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) -> None:

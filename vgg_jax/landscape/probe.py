@@ -89,7 +89,7 @@ def make_measure(
 
 
 def activations(model: VGG, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
-    """Of the signal that enters each convolution's activation function, in training mode, by depth [L]:
+    """Of what each convolution, or its BatchNorm before the activation, hands on, in training mode, by depth [L]:
 
     activation_mean and activation_std over all elements, activation_off the share that is not positive.
     """

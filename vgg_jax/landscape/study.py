@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from vgg_jax import config as configs, metrics, rundir
 from vgg_jax.checkpoint import load_model
 from vgg_jax.data import Dataset
-from vgg_jax.fit import Probe, fit_together
+from vgg_jax.fit import Probe, fit_together, in_step
 from vgg_jax.forward import normalise
 from vgg_jax.landscape import band, hessian, interpret, probe, surface
 from vgg_jax.models import VGG
@@ -55,7 +55,8 @@ def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str
         recipe = make_recipe(base, len(names), len(splits["train"]))
         measure = probe.make_measure(base, recipe, splits["train"], fields.step_sizes)
         print(f"training {name}, BatchNorm {batch_norm}, {fields.seeds} seeds", flush=True)
-        fit_together(seeded, splits, workdirs, Probe(fields.probe_steps, measure))
+        for group in in_step(list(zip(seeded, workdirs))):
+            fit_together([c for c, _ in group], splits, [w for _, w in group], Probe(fields.probe_steps, measure))
         loaded = [load_model(its_workdir, "latest", base, len(names)) for its_workdir in workdirs]
         networks[name] = Network(base, workdirs, loaded[0][1], [variables for _, _, variables in loaded])
     return networks

@@ -1,6 +1,7 @@
 """The loss around a trained network: filter-normalised slices of it (Li et al. 2018)."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vgg_jax.errors import UserError
 from vgg_jax.progress import Progress
 from vgg_jax.train import together
 
@@ -63,9 +65,9 @@ def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, pro
     """Loss and accuracy [P, 2] at points [P, 2], in batches; file keeps what is done and is gone on with."""
     values = np.full((len(points), 2), np.nan, np.float32)
     if file.exists():
-        with np.load(file) as kept:
-            if np.array_equal(kept["points"], points):
-                values = kept["values"]
+        kept = load(file)
+        if np.array_equal(kept["points"], points):
+            values = kept["values"]
     done = ~np.isnan(values[:, 0])
     progress.update(int(done.sum()))
     todo = np.flatnonzero(~done)
@@ -83,6 +85,18 @@ def save(file: Path, **arrays: Any) -> None:
     partial = file.with_suffix(".partial.npz")
     np.savez(partial, **arrays)
     os.replace(partial, file)
+
+
+def load(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz.
+
+    Raises: UserError when it is damaged.
+    """
+    try:
+        with np.load(file) as kept:
+            return dict(kept)
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{file} is damaged; delete it, and it is measured again") from None
 
 
 def negative_curvature(losses: np.ndarray) -> float:
