@@ -152,6 +152,12 @@ def test_mean_and_deviation():
     assert tables.spread([]) == ""
 
 
+def test_seconds_are_shared_by_those_trained_together():
+    records = [{"seconds": 60.0, "trained_together": 3}, {"seconds": 90.0, "trained_together": 2}, {"seconds": 91.0}]
+    assert tables._seconds(records) == 20 + 15 + 1
+    assert tables._seconds([]) == 0
+
+
 def test_fewer_seeds_at_once_when_memory_is_short(monkeypatch, capsys):
     trained = []
 

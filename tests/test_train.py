@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from small import config, dataset
 
+from vgg_jax.data import Dataset
 from vgg_jax.forward import make_forward, normalise, predict, views
 from vgg_jax.train import (
     epoch_order,
+    first_images,
     init_state,
     make_get_batch,
     make_gradients,
@@ -153,6 +155,16 @@ def test_predict_is_the_same_in_any_batch_size():
 def test_normalise_is_mean_zero_and_std_one():
     x = normalise(jnp.asarray(DATA.images), DATA.mean, DATA.std)
     np.testing.assert_allclose(x, (DATA.images / 255 - np.array(DATA.mean)) / np.array(DATA.std), atol=1e-5)
+
+
+def test_whitening_sees_every_class_of_a_folder():
+    """Whose pictures lie class by class: here the first class black, the second white."""
+    labels = np.repeat(np.arange(2, dtype=np.int32), 1500)
+    images = np.broadcast_to(255 * labels[:, None, None, None].astype(np.uint8), (3000, 64, 64, 3))
+    folder = Dataset(images, labels, ("a", "b"), (0.5,) * 3, (0.5,) * 3)
+    seen = first_images(config("bn", {}, model__whitening=2), folder)
+    assert len(seen) == 1250 and abs(seen.mean()) < 0.1
+    assert len(first_images(config("bn", {}), folder)) == 1
 
 
 def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
