@@ -1,7 +1,7 @@
 """Project 1's VGG16 with BatchNorm, without dropout.
 
 COMMAND   python -m vgg_jax.main --config configs/bn.py
-RUNTIME   about 6 minutes an epoch on two CPU cores with AVX-512, 9 without; GPU not yet measured
+RUNTIME   about 6 minutes an epoch on two CPU cores with AVX-512, 9 to 11 without; GPU not yet measured
 EXPECTED  reported: 88.73 % (best epoch on the test set)
 """
 

@@ -1,7 +1,7 @@
 """A modern recipe for VGG16 with BatchNorm.
 
 COMMAND   python -m vgg_jax.main --config configs/modern.py
-RUNTIME   about 6 minutes an epoch on two CPU cores with AVX-512, 9 without; GPU not yet measured
+RUNTIME   about 6 minutes an epoch on two CPU cores with AVX-512, 9 to 11 without; GPU not yet measured
 EXPECTED  over 95 % at the final epoch is the goal, not yet measured; at width 0.25 on 10,000 images
           for 10 epochs 70.98 +- 0.54 % (n=3)
 """
