@@ -213,8 +213,10 @@ class _Worker:
     """A contender in its own process: `turn` has it take so many turns and returns what it says of them."""
 
     def __init__(self, name: str, argv: Sequence[str], weights: str):
+        import jax
+
         command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name, *argv]
-        device = "cuda" if sys.modules["jax"].default_backend() == "gpu" else "cpu"
+        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         given = {"WEIGHTS": weights, "TORCH_DEVICE": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **given}

@@ -117,9 +117,9 @@ class Run:
         self.checkpoints.save_latest(state)
         if is_first():
             rundir.write_seconds(self.workdir, seconds)
-        if len(self.log.records) > self.drawn and is_first():
-            plots.curves(self.log.records, self.workdir / "curves.png")
-            self.drawn = len(self.log.records)
+            if len(self.log.records) > self.drawn:
+                plots.curves(self.log.records, self.workdir / "curves.png")
+                self.drawn = len(self.log.records)
 
     def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
         """Write summary.json; returns it."""
