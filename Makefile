@@ -1,7 +1,7 @@
 # The README's two commands: each makes the environment it needs, from this project's files alone.
 PYTHON ?= python3
 
-.PHONY: quickstart test check
+.PHONY: quickstart test check lock
 
 quickstart: venv/installed
 	venv/bin/python -m vgg_jax.main --config configs/quickstart.py
@@ -15,8 +15,14 @@ check: venv/installed
 	venv/bin/ruff format --check .
 	venv/bin/pyright --pythonpath venv/bin/python
 
-venv/installed: setup.cfg pyproject.toml
+# The versions that were tested, for every supported Python; `make lock` renews them, `pip install .` takes any in range.
+lock: venv/installed
+	venv/bin/python -m pip install -q uv
+	venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev setup.cfg -o requirements.lock
+
+venv/installed: setup.cfg pyproject.toml requirements.lock
 	$(PYTHON) -m venv venv
 	venv/bin/python -m pip install -q --upgrade pip
-	venv/bin/python -m pip install -q -e '.[dev]'
+	venv/bin/python -m pip install -q -r requirements.lock
+	venv/bin/python -m pip install -q --no-deps -e .
 	touch venv/installed

@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
 
     config.schedule = schedule = ConfigDict()
     schedule.name = "step"  # constant | step | milestones | cosine | one_cycle | triangular
-    schedule.warmup_epochs = 0.0  # linear from 0, in any of them but one_cycle and triangular
+    schedule.warmup_epochs = 0.0  # linear from 0 (not one_cycle, triangular); at most half of a run that it would fill
     schedule.decay_rate = 0.5  # step, milestones: factor at each drop
     schedule.decay_epochs = 25.0  # step: epochs between drops
     schedule.milestones = ()  # milestones: the epochs of the drops

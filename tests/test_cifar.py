@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import tarfile
+import tempfile
 import threading
 
 import numpy as np
@@ -50,14 +51,16 @@ def by_content(images, labels):
     return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels))
 
 
-def test_prepare_and_read_back(official, tmp_path):
+def test_prepare_and_read_back(official, tmp_path, monkeypatch):
     name, archive, train, test = official
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     got_train, got_test, names = cifar.load(name, str(tmp_path / "tfds"), str(archive))
     assert by_content(*got_train) == by_content(*train)  # tfds shuffles once
     assert by_content(*got_test) == by_content(*test)
     assert names == tuple(f"name{i}" for i in range(10 if name == "cifar10" else 100))
     assert "tensorflow" not in sys.modules
-    assert not (tmp_path / "outside.txt").exists()
+    assert not (tmp_path / "outside.txt").exists() and not list((tmp_path / "temporary").iterdir())
     archive.unlink()  # from here on the prepared directory is enough
     again = cifar.load(name, str(tmp_path / "tfds"))
     np.testing.assert_array_equal(again[0][0], got_train[0])

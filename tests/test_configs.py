@@ -56,7 +56,7 @@ def test_a_recipe_trains_a_step(name, tmp_path):
     narrow = {} if config(name, {}).model.stages == "light" else {"model.width": "0.25"}
     small = {"data.name": "folder", "data.data_dir": str(folder), "data.validation_size": "0"}
     small |= {"train.batch_size": "16", "train.devices": "1"}
-    one_epoch = ["--config.train.epochs=1", "--config.schedule.warmup_epochs=0", *flags(small | narrow)]
+    one_epoch = ["--config.train.epochs=1", *flags(small | narrow)]
     main.main(["--config", str(ROOT / "configs" / f"{name}.py"), "--workdir", str(run), *one_epoch])
     (record,) = read(run)
     assert record["step"] == 1

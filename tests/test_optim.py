@@ -32,6 +32,13 @@ def test_constant_and_warmup():
     np.testing.assert_allclose(r, 0.8 * np.minimum(1, np.arange(30) / 10), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+def test_a_warmup_that_would_fill_the_run_is_cut_to_half_of_it(name):
+    r = rates(2, schedule__name=name, schedule__warmup_epochs=5)
+    np.testing.assert_allclose(r[:11], 0.8 * np.arange(11) / 10, rtol=1e-6)
+    assert (r[10:] > 0).all()
+
+
 def test_cosine_falls_from_the_peak_to_zero_after_warmup():
     r = rates(10, schedule__name="cosine", schedule__warmup_epochs=2)
     np.testing.assert_allclose(r[:20], 0.8 * np.arange(20) / 20, rtol=1e-5)

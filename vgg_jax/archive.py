@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import importlib
 import io
 import os
 import queue
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from vgg_jax import errors
 from vgg_jax.errors import UserError
 from vgg_jax.progress import Progress
 
@@ -146,9 +148,22 @@ def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:
         return {name: tar.extractfile(member).read() for name, member in members.items()}  # type: ignore[union-attr]
 
 
+def import_tfds() -> Any:
+    """tensorflow_datasets, which hides an import that fails until something of it is used.
+
+    Raises: UserError naming what is missing of the installation.
+    """
+    try:
+        for module in ("tensorflow_datasets.core.read_only_builder", "array_record.python.array_record_data_source"):
+            importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(errors.broken_installation(error, "tensorflow-datasets array_record")) from None
+    return importlib.import_module("tensorflow_datasets")
+
+
 def _make_builder(name: str, source: Source, members: dict[str, bytes], root: Path) -> Any:
     """The tfds builder of the same name, fed from memory and encoding PNG with Pillow."""
-    import tensorflow_datasets as tfds
+    tfds = import_tfds()
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.image_classification import cifar as official
 
@@ -174,6 +189,11 @@ def _make_builder(name: str, source: Source, members: dict[str, bytes], root: Pa
 
         class Prepared(base):  # type: ignore[misc, valid-type]
             name = base.name
+
+            def _info(self) -> Any:
+                info = super()._info()
+                info.initialize_from_bucket = lambda: None  # asks Google's servers, and leaves an empty folder in /tmp
+                return info
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 names = members[source.names].decode().split()

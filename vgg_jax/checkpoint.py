@@ -239,7 +239,7 @@ def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) ->
     try:
         return manager.restore(step, args=args)
     except Exception as error:  # Orbax and TensorStore have many classes
-        if errors.OUT_OF_MEMORY in str(error):
+        if errors.OUT_OF_MEMORY in str(error) or errors.is_of_the_machine(error):
             raise
         what = f"{type(error).__name__}: {str(error)[:120]}"
         raise UserError(

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vgg_jax import cache
-from vgg_jax.archive import SOURCES, download, prepare
+from vgg_jax import cache, errors
+from vgg_jax.archive import SOURCES, download, import_tfds, prepare
 from vgg_jax.errors import UserError
 from vgg_jax.flags import path
 from vgg_jax.progress import Progress
@@ -67,9 +67,7 @@ def _stamp(prepared: Path) -> str:
 
 
 def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    import tensorflow_datasets as tfds
-
-    sizes = SOURCES[name].sizes
+    tfds, sizes = import_tfds(), SOURCES[name].sizes
     progress = Progress(sum(sizes), f"decoding {name}", " images")
     splits = []
     try:
@@ -88,6 +86,8 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
                     progress.update(1000)
             splits.append((images, labels))
     except Exception as error:  # whatever the reader says of a damaged file
+        if errors.is_of_the_machine(error):
+            raise
         raise UserError(
             f"{prepared} is damaged ({type(error).__name__}: {str(error)[:120]}); delete it and it is prepared again"
         ) from None

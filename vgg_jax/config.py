@@ -1,11 +1,14 @@
 """Configs: load a file, apply overrides, check values. The fields are the schema."""
 
 import ast
+import contextlib
 import difflib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+import sys
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from vgg_jax.fields import CHOICES, OTHERS, RANGES, WHOLE, YOUNGER
 from vgg_jax.models import STAGES
 from vgg_jax.types import Config
 
-SHIPPED = Path(__file__).parent.parent / "configs"
+# Inside the package when it was installed from a wheel, beside it in a checkout.
+SHIPPED = next(p for p in (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs") if p.is_dir())
 
 
 class MalformedError(UserError):
@@ -35,14 +39,18 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Config
         if not os.path.isfile(file):
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_")))
             raise UserError(f"no config file {path}; shipped ones are {names}")
+    namesake = SHIPPED / file.name
+    if namesake.is_file() and not namesake.samefile(file):
+        print(f"taking {file.absolute()}, not the shipped config of that name", file=sys.stderr)
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        config = get_config() if get_config else None
+        with _configs_are_shipped():
+            spec.loader.exec_module(module)
+            get_config = getattr(module, "get_config", None)
+            config = get_config() if get_config else None
     except Exception as error:
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}; see configs/default.py") from None
     if not get_config:
@@ -53,6 +61,27 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> Config
         return override(config, overrides or {})
     except MalformedError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _configs_are_shipped() -> Iterator[None]:
+    """Meanwhile `import configs.default` finds the shipped file, whatever other package is called configs.
+
+    What is not shipped is looked for in folders called configs on the path, as ever.
+    """
+
+    def forget() -> dict[str, types.ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "configs"}
+
+    others = forget()
+    package = types.ModuleType("configs")
+    package.__path__ = [str(SHIPPED), *(os.path.join(folder, "configs") for folder in sys.path)]
+    sys.modules["configs"] = package
+    try:
+        yield
+    finally:
+        forget()
+        sys.modules.update(others)
 
 
 def override(config: Config, overrides: Mapping[str, str]) -> Config:
@@ -154,14 +183,6 @@ def _check_model(flat: Mapping[str, Any]) -> None:
 
 
 def _check_training(flat: Mapping[str, Any], slices: int) -> None:
-    if flat["schedule.warmup_epochs"] >= flat["train.epochs"] and flat["schedule.name"] not in (
-        "one_cycle",
-        "triangular",
-    ):
-        raise UserError(
-            f"config.schedule.warmup_epochs={flat['schedule.warmup_epochs']:g} leaves nothing of "
-            f"config.train.epochs={flat['train.epochs']}; lower the first or raise the second"
-        )
     if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
         raise UserError("config.optimizer.learning_rate must be above 0 for muon, whose rest it trains")
     batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from vgg_jax import cifar
+from vgg_jax import cifar, errors
 from vgg_jax.errors import UserError
 from vgg_jax.flags import path
 from vgg_jax.progress import Progress
@@ -185,6 +185,8 @@ def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.nd
     except FileNotFoundError:
         raise UserError(f"no picture {file}") from None
     except Exception as error:  # whatever Pillow says of damaged pixels or EXIF
+        if errors.is_of_the_machine(error):
+            raise
         raise UserError(f"cannot read picture {file}: {error}") from None
     if rgb.size == (size, size):
         return np.asarray(rgb)

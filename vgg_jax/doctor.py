@@ -8,8 +8,10 @@ import importlib.metadata
 import io
 import os
 import platform
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +37,9 @@ class Finding(NamedTuple):
 def examine() -> Iterator[Finding]:
     """Everything, in the order in which one thing needs the other."""
     yield from versions()
+    if refused := list(xla_flags()):  # XLA would end this process, too
+        yield from refused
+        return
     environment, driver, plugins = os.environ, nvidia_driver(), installed_plugins()
     try:
         kinds = [f"{device.platform} {device.device_kind}" for device in sharding.devices()]
@@ -60,6 +65,16 @@ def versions() -> Iterator[Finding]:
     yield Finding(f"vgg_jax {__version__}, Python {platform.python_version()}, {listed}")
     if found["jax"] != found["jaxlib"]:
         yield Finding("jax and jaxlib are of different versions", "pip install --upgrade jax jaxlib")
+
+
+def xla_flags() -> Iterator[Finding]:
+    """A flag in XLA_FLAGS that this XLA does not know: it aborts every process with a line of C++."""
+    if not os.environ.get("XLA_FLAGS"):
+        return
+    start = [sys.executable, "-c", "import jax; jax.devices()"]
+    told = subprocess.run(start, capture_output=True, text=True, timeout=120)
+    if told.returncode and (unknown := re.search(r"Unknown flags? in XLA_FLAGS: (\S+)", told.stderr)):
+        yield Finding(f"XLA does not know {unknown[1]} in XLA_FLAGS and aborts", "unset XLA_FLAGS, or take it out")
 
 
 def nvidia_driver() -> str:
@@ -152,7 +167,7 @@ def smoke(devices: int) -> Finding:
     """One step of a small network on digits, through all that a run goes through."""
     n = str(8 * devices)
     fields = {"data.train_size": n, "data.validation_size": "0", "train.batch_size": n, "train.epochs": "1"}
-    light = {"model.stages": "light", "model.stage_dropout": "()", "schedule.warmup_epochs": "0"}
+    light = {"model.stages": "light", "model.stage_dropout": "()"}
     begun = time.monotonic()
     try:
         config = configs.load(configs.SHIPPED / "quickstart.py", fields | light)

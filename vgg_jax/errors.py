@@ -55,6 +55,10 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         _end(f"error: {error}", LOST)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+    except ImportError as error:
+        if (error.name or "vgg_jax").split(".")[0] == "vgg_jax":
+            raise
+        _end(f"error: {broken_installation(error, 'vgg_jax (in a checkout: -e .)')}", MISTAKE)
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -66,6 +70,20 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         if error.errno not in MACHINE:
             raise
         _end(f"error: {error.strerror}: {error.filename or 'while writing'}", MISTAKE)
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether it says nothing of the file that was being read: memory, the disk, rights, the installation."""
+    damage = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, None}  # a file's own
+    many_files = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    if isinstance(error, OSError):
+        return error.errno in (MACHINE | many_files) - damage
+    return isinstance(error, (MemoryError, ImportError))
+
+
+def broken_installation(error: ImportError, packages: str) -> str:
+    """What is missing, and the command that brings it."""
+    return f"the installation is broken ({error}); pip install --upgrade {packages}"
 
 
 def leave(line: str, code: int) -> NoReturn:

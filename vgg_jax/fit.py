@@ -21,6 +21,7 @@ from vgg_jax.data import Dataset
 from vgg_jax.errors import RunFailed, Stopped
 from vgg_jax.forward import make_forward
 from vgg_jax.metrics import Record
+from vgg_jax.optim import warmup_epochs
 from vgg_jax.progress import Progress, Stopwatch
 from vgg_jax.run import Run
 from vgg_jax.train import (
@@ -133,6 +134,9 @@ class _Loop:
         if step == 0 and sharding.is_first():
             for run in self.runs:
                 self._draw_samples(run, images)
+        asked_warmup, warmup = self.config.schedule.warmup_epochs, warmup_epochs(self.config)
+        if warmup != asked_warmup:
+            print(f"a warm-up of {asked_warmup:g} epochs would fill the run; it is cut to {warmup:g}")
         print(f"{'resumed' if step else 'started'} at step {step} of {total}, compiling", flush=True)
         run_chunk = self._compile(state, on_device)
         chunk, asked = 1, 0

@@ -19,7 +19,7 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     """step -> learning rate. Epochs in the config are counted from the start, warm-up included."""
     peak, c = config.optimizer.learning_rate, config.schedule
     total = config.train.epochs * steps_per_epoch
-    warmup = min(round(c.warmup_epochs * steps_per_epoch), total - 1)
+    warmup = min(round(warmup_epochs(config) * steps_per_epoch), total - 1)
     if c.name == "one_cycle":
         return optax.cosine_onecycle_schedule(total, peak, c.peak)
     if c.name == "cosine":
@@ -41,6 +41,12 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
         return rate * jnp.minimum(1.0, step / warmup) if warmup else rate
 
     return schedule
+
+
+def warmup_epochs(config: Config) -> float:
+    """Epochs of warm-up: those of the config, or half of a run that they would fill."""
+    asked, epochs = config.schedule.warmup_epochs, config.train.epochs
+    return asked if asked < epochs or config.schedule.name in ("one_cycle", "triangular") else epochs / 2
 
 
 def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
