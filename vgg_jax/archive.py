@@ -192,7 +192,7 @@ def _make_builder(name: str, source: Source, members: dict[str, bytes], root: Pa
 
             def _info(self) -> Any:
                 info = super()._info()
-                info.initialize_from_bucket = lambda: None  # asks Google's servers, and leaves an empty folder in /tmp
+                info.initialize_from_bucket = lambda: None  # it would leave an empty temporary folder
                 return info
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
