@@ -13,7 +13,7 @@ from typing import NoReturn
 MISTAKE, LOST = 2, 4
 MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE,
 }  # fmt: skip
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's message
 LESS_MEMORY = "the device has not enough memory; give a smaller --config.train.micro_batch or batch_size"
@@ -58,7 +58,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     except ImportError as error:
         if (error.name or "vgg_jax").split(".")[0] == "vgg_jax":
             raise
-        _end(f"error: {broken_installation(error, 'vgg_jax (in a checkout: -e .)')}", MISTAKE)
+        _end(f"error: {broken_installation(error, '-e . (in the checkout of vgg_jax)')}", MISTAKE)
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -74,10 +74,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 def is_of_the_machine(error: Exception) -> bool:
     """Whether it says nothing of the file that was being read: memory, the disk, rights, the installation."""
-    damage = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, None}  # a file's own
-    many_files = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
     if isinstance(error, OSError):
-        return error.errno in (MACHINE | many_files) - damage
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
     return isinstance(error, (MemoryError, ImportError))
 
 
