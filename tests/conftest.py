@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from importlib.metadata import version
 
+import pytest
+
 # The programs are small and compiling them is most of a test's time: no optimisation, and with JAX 0.10 fusions by the
 # older code generator, which takes a third of the time for it. Later XLAs do not know that flag and would abort.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -18,6 +20,36 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # many tests com
 os.environ.pop("TFDS_DATA_DIR", None)
 
 import jax
+from matplotlib.figure import Figure
+from small import ALL, ROOT, SMALL, flags, plain_convolution, touch
+
+from vgg_jax import layers, main
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 atexit.register(shutil.rmtree, os.environ["VGG_JAX_CACHE"], ignore_errors=True)
+
+
+def make_quick(patch, module=None):
+    """Where a module is not about them, a convolution that compiles in half of the time, and no pictures are drawn."""
+    if not (ALL or getattr(module, "OUR_CONVOLUTION", False)):
+        patch.setattr(layers, "conv_cpu", plain_convolution)
+    if not (ALL or getattr(module, "PICTURES", False)):
+        patch.setattr(Figure, "savefig", touch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(request):
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, request.module)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A small run of two epochs, its last two states saved; what damages it takes a copy."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    fields = flags(SMALL | {"train.save_minutes": "0"})
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        main.main(["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *fields])
+    return workdir

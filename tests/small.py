@@ -1,10 +1,15 @@
 """Small configs and data that the tests share."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vgg_jax import config as configs
@@ -12,6 +17,7 @@ from vgg_jax.data import Dataset
 from vgg_jax.types import Config
 
 ROOT = Path(__file__).parent.parent
+ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: nothing made smaller that can be whole
 
 # A network that compiles in a second or two; on digits, since they need no download.
 SMALL = {
@@ -26,6 +32,32 @@ SMALL = {
     "train.devices": "1",  # of the eight fake ones
     "train.epochs": "2",
 }
+
+
+def plain_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """SAME convolution as one product with what each output pixel sees. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K odd"""
+    (_, h, w, c), size = x.shape, len(kernel)
+    wide = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    seen = [wide[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
+    return jnp.concatenate(seen, -1) @ kernel.reshape(size * size * c, -1)
+
+
+def touch(figure: Figure, file: Path, **_: Any) -> None:
+    """In place of `Figure.savefig`."""
+    file.touch()
+
+
+def pmap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.pmap` over "data", which JAX keeps but no longer develops."""
+    if not hasattr(jax, "pmap"):
+        pytest.skip("this JAX has no pmap")
+    return jax.pmap(function, "data")
+
+
+# A test's own program begins with it, and finds this file and the package in PYTHONPATH.
+QUICK = "" if ALL else "import small; from vgg_jax import layers; layers.conv_cpu = small.plain_convolution\n"
+
+PYTHONPATH = f"{ROOT}:{ROOT / 'tests'}"
 
 
 def config(name: str = "default", overrides: Mapping[str, str] = SMALL, **more: Any) -> Config:

@@ -1,6 +1,7 @@
 """Every shipped config: checked, documented, and trained for a step through the real entry point, or traced."""
 
 import ast
+import functools
 import json
 import re
 from pathlib import Path
@@ -10,23 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from small import ROOT, config, dataset, flags, write_folder
+from small import ALL, ROOT, config, dataset, flags, write_folder
 
 from vgg_jax import config as configs, main, rundir
 from vgg_jax.checkpoint import load_model
+from vgg_jax.data import load
 from vgg_jax.errors import UserError
 from vgg_jax.fields import YOUNGER
 from vgg_jax.flags import path
 from vgg_jax.metrics import read
 from vgg_jax.models import VGG, count
 from vgg_jax.tables import TABLES
-from vgg_jax.train import init_state, make_recipe, make_train_chunk
+from vgg_jax.train import first_images, init_state, make_recipe, make_train_chunk
 
+PICTURES = True
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
 RECIPES = [n for n in NAMES if not n.startswith("landscape")]  # test_landscape.py has those
 # Between them they have every choice and switch of all recipes.
 TRAINED = ["bn_dropout", "modern", "speedrun"]
 TRAINED += ["vgg_a_dropout_bn_res_leaky", "vgg_a_dropout_bn", "vgg_a_mse", "vgg_light"]
+if ALL:
+    TRAINED = RECIPES
 
 
 def choices(name):
@@ -62,9 +67,10 @@ def test_a_recipe_trains_a_step(name, tmp_path):
     assert record["step"] == 1
     assert record["train_loss"] > 0 and record["learning_rate"] > 0
     _, _, trained = load_model(run, "latest", rundir.read_run(run)[0], 2)
-    recipe = make_recipe(config(name, narrow), 2, 1000)
-    state = jax.jit(lambda seed: init_state(recipe, seed))(np.uint32(0))
-    assert not np.allclose(trained["params"]["logits"]["kernel"], state.params["logits"]["kernel"])
+    c, data = rundir.read_run(run)[0], load(config(name, small | narrow).data)["train"]
+    init = jax.jit(functools.partial(init_state, make_recipe(c, 2, len(data))))  # the program that the run began with
+    begun = init(np.uint32(c.seed), first_images(c, data)).params
+    assert not np.allclose(trained["params"]["logits"]["kernel"], begun["logits"]["kernel"])
     assert json.loads((run / "summary.json").read_text())["protocols"]["final"]["step"] == 1
     assert (run / "curves.png").stat().st_size > 1000
     assert (run / "samples.png").stat().st_size > 1000

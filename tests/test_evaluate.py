@@ -10,11 +10,13 @@ from small import ROOT, SMALL, flags
 from vgg_jax import cli, data, describe, evaluate, main, predict, rundir
 from vgg_jax.metrics import read
 
+PICTURES = True
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
-    fields = SMALL | {"train.epochs": "6", "data.train_size": "800", "train.tta": "flip_shift"}
+    fields = SMALL | {"train.epochs": "4", "data.train_size": "800", "train.tta": "flip_shift"}
     main.main(["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(fields)])
     return workdir
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import ROOT, SMALL, flags
+from small import PYTHONPATH, QUICK, ROOT, SMALL, flags
 from test_resume import contents
 
 from vgg_jax import checkpoint, errors, evaluate, main, seal
@@ -22,17 +22,9 @@ def arguments(workdir):
     return ["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(SAVING)]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run whose last two states are saved."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    main.main(arguments(workdir))
-    return workdir
-
-
 @pytest.fixture
-def run(finished, tmp_path):
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+def run(finished_run, tmp_path):
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def truncate(file):
@@ -51,7 +43,7 @@ def newest(run, kind="latest"):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
-def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, run, finished, tmp_path, capsys):
+def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, run, finished_run, tmp_path, capsys):
     before, last = newest(run)
     files = sorted(p.relative_to(last) for p in last.rglob("*") if p.is_file())
     assert len(files) > 10
@@ -70,11 +62,11 @@ def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, ru
             f for f in files if f != file or damage is not Path.unlink
         ]
         shutil.rmtree(run / "damaged")
-        shutil.copytree(finished / "latest" / last.name, last)
+        shutil.copytree(finished_run / "latest" / last.name, last)
     assert seal.fault(last) is None
 
 
-def test_a_run_goes_on_from_the_checkpoint_before(run, finished, capsys):
+def test_a_run_goes_on_from_the_checkpoint_before(run, finished_run, capsys):
     before, last = newest(run)
     flip(max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size))
     evaluate.main(["--workdir", str(run)])
@@ -83,7 +75,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(run, finished, capsys):
     main.main(arguments(run))
     out = capsys.readouterr().out
     assert f"{last} is damaged (" in out and f"resumed at step {before.name} of" in out
-    expected, got = contents(finished), contents(run)
+    expected, got = contents(finished_run), contents(run)
     for name, value in expected.items():
         np.testing.assert_array_equal(value, got[name], err_msg=name)
 
@@ -157,8 +149,8 @@ errors.run(main.main)
 
 def ends(fault, run):
     """Code and last line of a run that meets the fault before its third save."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", FILL.replace("{fault}", fault), *arguments(run)]
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    command = [sys.executable, "-c", QUICK + FILL.replace("{fault}", fault), *arguments(run)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr.splitlines()[-1]
@@ -176,7 +168,7 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_full_disk(disk, finished):
+def test_full_disk(disk, finished_run):
     fill = "f = open(self._workdir.parent / 'ballast', 'wb', 0); sys.exit() if f.write(bytes(2**22)) == 2**22 else None"
     code, line = ends(fill, disk / "run")
     assert code == errors.MISTAKE and line.startswith(f"error: cannot save in {disk / 'run'}: No space left on device")
@@ -184,7 +176,7 @@ def test_full_disk(disk, finished):
     (disk / "ballast").unlink()
     evaluate.main(["--workdir", str(disk / "run")])
     main.main(arguments(disk / "run"))
-    expected, got = contents(finished), contents(disk / "run")
+    expected, got = contents(finished_run), contents(disk / "run")
     for name, value in expected.items():
         np.testing.assert_array_equal(value, got[name], err_msg=name)
 
@@ -194,8 +186,8 @@ def test_directory_removed_under_the_run(tmp_path):
     assert code == errors.MISTAKE and line.startswith(f"error: {tmp_path / 'run'} was removed while the run was in it")
 
 
-def test_read_only_disk(disk, finished):
-    shutil.copytree(finished, disk / "run")
+def test_read_only_disk(disk, finished_run):
+    shutil.copytree(finished_run, disk / "run")
     shutil.rmtree(newest(disk / "run")[1])
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(UserError, match="cannot write to"):

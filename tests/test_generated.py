@@ -20,13 +20,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from PIL import Image
-from small import ROOT, SMALL, flags, write_folder
+from small import ALL, ROOT, write_folder
 
-from vgg_jax import archive, checkpoint, cifar, config as configs, data, describe, main, rundir, seal
+from vgg_jax import archive, checkpoint, cifar, config as configs, data, describe, rundir, seal
 from vgg_jax.errors import UserError
 from vgg_jax.forward import make_forward
 
-CASES = int(os.environ.get("VGG_JAX_CASES", "70"))
+CASES = int(os.environ.get("VGG_JAX_CASES", "300" if ALL else "70"))
 SHIPPED = sorted((ROOT / "configs").glob("[a-z]*.py"))
 JUNK = [
     "", " ", "0", "-1", "1.5", "1e400", "nan", "inf", "None", "True", "()", "(1,", "(1, 'a')", "[]", "{}", "9" * 400,
@@ -45,19 +45,17 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+def scene(tmp_path_factory, finished_run):
     root = tmp_path_factory.mktemp("generated")
     pictures = write_folder(root / "pictures", {"cat": 3, "dog": 3})
     Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(pictures / "train/cat/photo.jpg")
-    small = SMALL | {"train.save_minutes": "0", "model.stages": "light"}
-    main.main(["--config", str(ROOT / "configs/quickstart.py"), "--workdir", str(root / "run"), *flags(small)])
     official = root / "official"
     official.mkdir()
     source, rng = cifar.SOURCES["cifar10"], np.random.default_rng(0)
     for name in (*source.train, *source.test):
         (official / name).write_bytes(rng.integers(0, 10, (4, 3073), np.uint8).tobytes())
     (official / source.names).write_text("\n".join("abcdefghij"))
-    return Scene(root, root / "run", pictures, official)
+    return Scene(root, finished_run, pictures, official)
 
 
 def mutate(content: bytes, rng) -> bytes:

@@ -1,5 +1,6 @@
 """What people install: a wheel that works wherever they stand, and an installation that says what it lacks."""
 
+import os
 import subprocess
 import sys
 import types
@@ -55,6 +56,7 @@ def test_the_wheel_works_beside_another_package_called_configs(installed, tmp_pa
 
     def ends(*command):
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "VGG_JAX_CACHE": str(tmp_path / "cache")}
+        environment["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
         command = [str(installed), "-m", *command]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr

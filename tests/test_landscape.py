@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import SMALL, config, dataset, flags
+from matplotlib.figure import Figure
+from small import SMALL, config, dataset, flags, touch
 from test_bad_input import ends  # noqa: F401, a fixture
 
 from vgg_jax import config as configs, rundir
@@ -17,6 +18,7 @@ from vgg_jax.landscape import __main__ as landscape, band, hessian, probe, study
 from vgg_jax.metrics import read
 from vgg_jax.train import epoch_order, init_state, make_get_batch, make_recipe, make_train_step
 
+PICTURES = True
 SIZES = (0.01, 0.02, 0.05, 0.1)
 TINY = SMALL | {
     "data.train_size": "64", "data.validation_size": "0", "train.batch_size": "16", "train.epochs": "2",
@@ -331,6 +333,7 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     text = (tmp_path / "verdict.md").read_text()
     before = (tmp_path / "sharp_bn.npz").stat().st_mtime_ns
     capsys.readouterr()
+    monkeypatch.setattr(Figure, "savefig", touch)
     landscape.main(run)
     assert (tmp_path / "verdict.md").read_text() == text and (tmp_path / "sharp_bn.npz").stat().st_mtime_ns == before
     ends(landscape.main, [*run, "--config.landscape.images=16"], "another config", "landscape.images")

@@ -20,6 +20,7 @@ from vgg_jax.metrics import read
 from vgg_jax.run import Run
 from vgg_jax.train import init_state, make_recipe, make_train_chunk, together
 
+PICTURES = True
 SHORT = SMALL | {"train.save_minutes": "0", "model.head_dropout": "(0.5, 0.5)"}
 
 

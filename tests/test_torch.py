@@ -17,6 +17,7 @@ from vgg_jax.models import VGG
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
+OUR_CONVOLUTION = True
 
 # Written out apart from the package's table: stage by stage, convolutions and dropout rates.
 STAGES = [(2, 0.3), (2, 0.4), (3, 0.4), (3, 0.4), (3, 0.4)]

@@ -155,6 +155,6 @@ def table_curves(result: dict[str, Any], file: Path) -> None:
 def write(figure: Figure, file: Path) -> None:
     """Whole or not at all: a picture is never left half written."""
     partial = file.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=110, bbox_inches="tight")
+    figure.savefig(partial, dpi=110)
     plt.close(figure)
     partial.replace(file)

@@ -90,7 +90,7 @@ def surface_plane(found: Found, statistics: str, file: Path) -> None:
 
 def surface_hills(found: Found, statistics: str, file: Path) -> None:
     """The same planes as hills, on the same height."""
-    figure = plt.figure(figsize=(11, 5))
+    figure = plt.figure(figsize=(11, 5), layout="constrained")
     levels = np.log10(_levels(found))
     for i, (name, arrays) in enumerate(found.items(), 1):
         ticks = arrays["axis"][[0, len(arrays["axis"]) // 2, -1]]
