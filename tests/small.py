@@ -17,7 +17,7 @@ from vgg_jax.data import Dataset
 from vgg_jax.types import Config
 
 ROOT = Path(__file__).parent.parent
-ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: nothing made smaller that can be whole
+ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: nothing is made smaller
 
 # A network that compiles in a second or two; on digits, since they need no download.
 SMALL = {

@@ -59,6 +59,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         if (error.name or "vgg_jax").split(".")[0] == "vgg_jax":
             raise
         _end(f"error: {broken_installation(error, '-e . (in the checkout of vgg_jax)')}", MISTAKE)
+    except MemoryError as error:
+        _end(f"error: this machine has not enough memory{f' ({error})' if str(error) else ''}", MISTAKE)
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
