@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import train_step
-from vgg_jax import config as configs, describe, errors, flags
-from vgg_jax.progress import Progress
+from vgg_jax.console import errors, flags
+from vgg_jax.console.progress import Progress
+from vgg_jax.model import network
+from vgg_jax.settings import config as configs
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "train.batch_size": (16, 32, 64, 128, 256, 512),
@@ -32,7 +34,7 @@ def measure(config: Any, turns: int = 2) -> dict[str, float]:
         turn()
         seconds.append((time.perf_counter() - begun) / train_step.STEPS)
     step = statistics.median(seconds)
-    multiply_adds = sum(row.multiply_adds for row in describe.layers(config, 10))
+    multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]
     return {
         "images_per_second": round(config.train.batch_size / step, 1),
         "gflops": round(6e-9 * multiply_adds * config.train.batch_size / step, 1),
@@ -64,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
         "--config": {"default": "configs/bn.py", "help": "the recipe that the sweeps start from"},
         "--out": {"default": "cost", "help": "files to write, without their endings"},
     })  # fmt: skip
-    from vgg_jax import rundir
+    from vgg_jax.runs import directory
 
     base = configs.load(given.config, {"train.micro_batch": "0"} | overrides)
     progress, sweeps = Progress(sum(map(len, SWEEPS.values())), "measuring", " points"), {}
@@ -75,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
             progress.say(f"{field}={value}: {sweeps[field][str(value)]}")
             progress.update(1)
     progress.close()
-    title = f"{Path(given.config).stem}, batch {base.train.batch_size} where not swept, {rundir.device()}"
+    title = f"{Path(given.config).stem}, batch {base.train.batch_size} where not swept, {directory.device()}"
     Path(f"{given.out}.json").write_text(json.dumps({"title": title, "sweeps": sweeps}, indent=2) + "\n")
     draw(sweeps, title, Path(f"{given.out}.png"))
     print(f"wrote {given.out}.json and {given.out}.png")

@@ -16,32 +16,35 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vgg_jax import errors, flags
+from vgg_jax.console import errors, flags
 
 PHASES = ("imports", "data", "compile", "train", "evaluate", "save", "other")
 
 
 def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
     """The stages of `vgg_jax.main`, timed; the last line printed is JSON."""
-    from vgg_jax import cache, config as configs, data, rundir, sharding
-    from vgg_jax.fit import fit
+    from vgg_jax.datasets import load as data
+    from vgg_jax.runs import directory
+    from vgg_jax.runs.loop import fit
+    from vgg_jax.settings import cache, config as configs
+    from vgg_jax.training import sharding
 
     imports = time.time() - begun
     config = configs.load(config_file, overrides)
     sharding.use_cores(config)
     cache.use()
     before = time.monotonic()
-    splits = data.load(config.data)
+    splits = data.load(config)
     seconds = {"imports": imports, "data": time.monotonic() - before}
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
-        rundir.open_run(workdir, config, splits)
+        directory.open_run(workdir, config, splits)
         summary = fit(config, splits, workdir)
     seconds |= summary["last_session_seconds"]
     seconds["other"] = time.time() - begun - sum(seconds.values())
     batch = config.train.batch_size
     speed = len(splits["train"]) // batch * batch * config.train.epochs / seconds["train"]
-    print(json.dumps({"device": rundir.device(), "images_per_second": round(speed, 1), "seconds": seconds}))
+    print(json.dumps({"device": directory.device(), "images_per_second": round(speed, 1), "seconds": seconds}))
 
 
 def measure(argv: Sequence[str], cache: str) -> dict:

@@ -7,8 +7,8 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 
-from vgg_jax import errors
-from vgg_jax.models import STAGES
+from vgg_jax.console import errors
+from vgg_jax.model.vgg import STAGES
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": lambda: nn.GELU("tanh"), "silu": nn.SiLU}
 

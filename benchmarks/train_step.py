@@ -27,7 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from vgg_jax import config as configs, describe, errors, flags
+from vgg_jax.console import errors, flags
+from vgg_jax.model import network
+from vgg_jax.settings import config as configs
 
 STEPS = 5  # a turn
 ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes in this, at least one
@@ -37,7 +39,7 @@ Turn = Callable[[], list[float]]  # takes STEPS steps; returns the loss before e
 def _jax_turn(config: Any, jit: Callable[[Callable, Any, Any], Turn]) -> Turn:
     import jax
 
-    from vgg_jax.train import init_state, make_recipe, make_train_step
+    from vgg_jax.training.step import init_state, make_recipe, make_train_step
 
     recipe = make_recipe(config, 10, 50_000)
     images, labels = map(jax.numpy.asarray, _batch(config.train.batch_size))
@@ -77,7 +79,7 @@ def stock_flax(config: Any) -> Turn:
     from flax import linen as nn
     from jax import lax
 
-    from vgg_jax import models
+    from vgg_jax.model import vgg as models
 
     class Dropout(nn.Module):
         rate: float
@@ -170,7 +172,7 @@ def _write_weights(config: Any, file: str) -> None:
     """The weights that our side and stock Flax start from, for PyTorch."""
     from flax import traverse_util
 
-    from vgg_jax.train import init_state, make_recipe
+    from vgg_jax.training.step import init_state, make_recipe
 
     state = init_state(make_recipe(config, 10, 50_000), 0, _batch(config.train.batch_size)[0])
     weights: Any = traverse_util.flatten_dict(state.params, sep="/")
@@ -277,8 +279,8 @@ def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
     for worker in workers.values():
         worker.process.communicate()
     images = count * STEPS * batch_size
-    # Of a round: forward and twice back.
-    flops, rows = images * 6 * sum(row.multiply_adds for row in describe.layers(config, 10)), {}
+    multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]
+    flops, rows = images * 6 * multiply_adds, {}  # of a round: forward and twice back
     for name in workers:
         seconds = [turn[name]["seconds"] for turn in turns]
         ratios = [turn[name]["seconds"] / turn["vgg_jax"]["seconds"] for turn in turns]
@@ -314,9 +316,9 @@ def main(argv: Sequence[str]) -> None:
     if given.worker:
         return _serve(given.worker, config)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process, too, leaves a GPU to its workers
-    from vgg_jax import rundir
+    from vgg_jax.runs import directory
 
-    facts = {"config": given.config, **rundir.origin(), **compare(config, argv, given.rounds)}
+    facts = {"config": given.config, **directory.origin(), **compare(config, argv, given.rounds)}
     print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")
     print(f"{'':<45}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
     for name, row in facts["rows"].items():

@@ -23,7 +23,8 @@ import jax
 from matplotlib.figure import Figure
 from small import ALL, ROOT, SMALL, flags, plain_convolution, touch
 
-from vgg_jax import layers, main
+from vgg_jax import main
+from vgg_jax.model import layers
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 atexit.register(shutil.rmtree, os.environ["VGG_JAX_CACHE"], ignore_errors=True)

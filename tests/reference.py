@@ -85,14 +85,16 @@ def train(images, labels, test_images, test_labels, seed, epochs, batch_size):
 
 
 def main(data_dir):
-    from vgg_jax import config as configs, data, main as package
+    from vgg_jax import main as package
+    from vgg_jax.datasets import load as data
+    from vgg_jax.settings import config as configs
 
     fields = {
         "data.data_dir": data_dir, "data.train_size": "10000", "model.width": "0.25", "train.epochs": "10",
         "train.eval_epochs": "10",
     }  # fmt: skip
     config = configs.load("configs/modern.py", fields)
-    splits = data.load(config.data)
+    splits = data.load(config)
     mean, std = (np.float32([[[x]]]) for x in (splits["train"].mean, splits["train"].std))
     images, test_images = ((splits[s].images / np.float32(255) - mean) / std for s in ("train", "test"))
     results = {"package": [], "reference": []}

@@ -12,9 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vgg_jax import config as configs
-from vgg_jax.data import Dataset
-from vgg_jax.types import Config
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
 
 ROOT = Path(__file__).parent.parent
 ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: nothing is made smaller
@@ -55,7 +55,7 @@ def pmap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # A test's own program begins with it, and finds this file and the package in PYTHONPATH.
-QUICK = "" if ALL else "import small; from vgg_jax import layers; layers.conv_cpu = small.plain_convolution\n"
+QUICK = "" if ALL else "import small; from vgg_jax.model import layers; layers.conv_cpu = small.plain_convolution\n"
 
 PYTHONPATH = f"{ROOT}:{ROOT / 'tests'}"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import config
 
-from vgg_jax.augment import augment, cutout, random_crop, random_flip
+from vgg_jax.datasets.augment import augment, cutout, random_crop, random_flip
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (200, 8, 8, 3)) + 5  # no zeros

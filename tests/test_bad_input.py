@@ -20,7 +20,11 @@ import pytest
 from PIL import Image
 from small import ROOT, SMALL, flags, write_folder
 
-from vgg_jax import archive, cifar, cli, config as configs, data, errors, evaluate, fit, main as train, predict
+from vgg_jax import cli, evaluate, main as train, predict
+from vgg_jax.console import errors
+from vgg_jax.datasets import archive, cifar, load as data
+from vgg_jax.runs import loop as fit
+from vgg_jax.settings import config as configs
 
 DEFAULT = str(ROOT / "configs" / "default.py")
 PLAIN = SMALL | {"data.train_size": "0", "data.validation_size": "0", "model.batch_norm": "none"}
@@ -191,7 +195,7 @@ def test_folder_that_works(pictures: Path) -> None:
     for name in ("train/cat/._0.png", "train/cat/notes.txt", "train/stray.png"):
         (pictures / name).write_bytes(b"no picture")
     config = configs.load(DEFAULT, FOLDER | {"data.data_dir": str(pictures), "data.resize": "True"})
-    loaded = data.load(config.data)["train"]
+    loaded = data.load(config)["train"]
     assert loaded.images.shape == (12, 32, 32, 3) and loaded.class_names == ("cat", "dog")
     assert (loaded.images[0] == (255, 0, 0)).all()
 

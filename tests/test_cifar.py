@@ -13,8 +13,9 @@ import threading
 import numpy as np
 import pytest
 
-from vgg_jax import archive as archives, cache, cifar
-from vgg_jax.errors import UserError
+from vgg_jax.console.errors import UserError
+from vgg_jax.datasets import archive as archives, cifar
+from vgg_jax.settings import cache
 
 
 def add_member(tar, name, content):

@@ -7,17 +7,17 @@ import pytest
 from PIL import Image
 from small import config, write_folder
 
-from vgg_jax.data import load, read_picture, statistics
+from vgg_jax.datasets.load import load, read_picture, statistics
 
 CIFAR = os.environ.get("CIFAR10_DIR", "")  # a prepared tfds directory, to test on the real data
 
 
 def digits(**fields):
-    return load(config("default", {"data.name": "digits"}, **fields).data)
+    return load(config("default", {"data.name": "digits"}, **fields))
 
 
 def folder(root, **fields):
-    return load(config("default", {"data.name": "folder", "data.data_dir": str(root)}, **fields).data)
+    return load(config("default", {"data.name": "folder", "data.data_dir": str(root)}, **fields))
 
 
 def test_digits_are_the_real_ones():
@@ -96,7 +96,7 @@ def test_resize_scales_and_crops_the_centre(tmp_path):
 
 @pytest.mark.skipif(not os.path.isdir(f"{CIFAR}/cifar10"), reason="CIFAR10_DIR names no tfds directory with cifar10")
 def test_real_cifar10():
-    data = load(config("default", {}, data__data_dir=CIFAR).data)
+    data = load(config("default", {}, data__data_dir=CIFAR))
     train, test = data["train"], data["test"]
     assert train.images.shape == (50_000, 32, 32, 3) and test.images.shape == (10_000, 32, 32, 3)
     np.testing.assert_allclose(train.mean, (0.4914, 0.4822, 0.4465), atol=1e-4)
@@ -104,5 +104,5 @@ def test_real_cifar10():
     assert np.bincount(train.labels).tolist() == [5000] * 10
     assert np.bincount(test.labels).tolist() == [1000] * 10
     assert train.class_names[3] == "cat"
-    again = load(config("default", {}, data__data_dir=CIFAR).data)  # from the cache
+    again = load(config("default", {}, data__data_dir=CIFAR))  # from the cache
     assert again["train"].fingerprint == train.fingerprint

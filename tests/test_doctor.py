@@ -7,7 +7,8 @@ import sys
 import pytest
 from small import ROOT, SMALL, flags
 
-from vgg_jax import doctor, errors
+from vgg_jax import doctor
+from vgg_jax.console import errors
 
 
 def test_a_healthy_machine(tmp_path, monkeypatch, capsys):

@@ -7,8 +7,12 @@ import pytest
 from PIL import Image
 from small import ROOT, SMALL, flags
 
-from vgg_jax import cli, data, describe, evaluate, main, predict, rundir
-from vgg_jax.metrics import read
+from vgg_jax import cli, describe, evaluate, main, predict
+from vgg_jax.datasets import load as data
+from vgg_jax.evaluation import trained
+from vgg_jax.evaluation.trained import load
+from vgg_jax.runs import directory as rundir
+from vgg_jax.runs.log import read
 
 PICTURES = True
 
@@ -32,8 +36,8 @@ def test_the_directory_describes_itself(run):
 
 
 def test_latest_is_the_final_record_and_best_the_selected_one(run):
-    latest = evaluate.evaluate(run, "latest", "test", "flip_shift")
-    best = evaluate.evaluate(run, "best", "test", "none")
+    latest = load(run).evaluate("test", "flip_shift")
+    best = load(run, "best").evaluate()
     protocols = json.loads((run / "summary.json").read_text())["protocols"]
     assert latest["accuracy"] == pytest.approx(protocols["final"]["test_accuracy"])
     assert best["step"] == protocols["selected"]["step"]
@@ -43,11 +47,11 @@ def test_latest_is_the_final_record_and_best_the_selected_one(run):
     assert "tta" in latest and "tta" not in best
     summary = json.loads((run / "summary.json").read_text())
     assert summary["tta"] == {"views": "flip_shift", "test_accuracy": pytest.approx(latest["tta"]["accuracy"])}
-    assert summary["train_accuracy"] == pytest.approx(evaluate.evaluate(run, "latest", "train", "none")["accuracy"])
+    assert summary["train_accuracy"] == pytest.approx(load(run).evaluate("train")["accuracy"])
 
 
 def test_the_report_adds_up(run):
-    report = evaluate.evaluate(run, "latest", "validation", "none")
+    report = load(run).evaluate("validation", out=run / "evaluation")
     counts = np.array(report["confusion"])
     assert counts.sum() == report["images"] == 40
     assert np.trace(counts) / 40 == pytest.approx(report["accuracy"])
@@ -64,10 +68,10 @@ def test_the_command_prints_the_report(run, capsys):
 
 
 def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys, monkeypatch):
-    test = data.load(rundir.read_run(run)[0].data)["test"]
+    test = data.load(rundir.read_run(run)[0])["test"]
     for i in range(20):
         Image.fromarray(test.images[i]).save(tmp_path / f"{i}.png")
-    monkeypatch.setattr(predict, "EVAL_BATCH", 8)
+    monkeypatch.setattr(trained, "EVAL_BATCH", 8)
     predict.main(["--workdir", str(run), *(str(tmp_path / f"{i}.png") for i in range(20))])
     lines = capsys.readouterr().out.splitlines()
     right = sum(line.split(": ")[1].startswith(str(label)) for line, label in zip(lines, test.labels))

@@ -12,8 +12,10 @@ import pytest
 from small import PYTHONPATH, QUICK, ROOT, SMALL, flags
 from test_resume import contents
 
-from vgg_jax import checkpoint, errors, evaluate, main, seal
-from vgg_jax.errors import UserError
+from vgg_jax import evaluate, main
+from vgg_jax.console import errors
+from vgg_jax.console.errors import UserError
+from vgg_jax.runs import checkpoint, seal
 
 SAVING = SMALL | {"train.save_minutes": "0"}
 
@@ -134,7 +136,9 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path, monkeypatch):
 FILL = """
 import sys
 from pathlib import Path
-from vgg_jax import checkpoint, errors, fit, main
+from vgg_jax import main
+from vgg_jax.runs import checkpoint, loop as fit
+from vgg_jax.console import errors
 fit.CHUNK_SECONDS, saves, save = 0.0, [], checkpoint.Checkpoints.save_latest
 def save_then_fault(self, state):
     saves.append(0)

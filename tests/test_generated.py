@@ -22,9 +22,12 @@ import pytest
 from PIL import Image
 from small import ALL, ROOT, write_folder
 
-from vgg_jax import archive, checkpoint, cifar, config as configs, data, describe, rundir, seal
-from vgg_jax.errors import UserError
-from vgg_jax.forward import make_forward
+from vgg_jax import describe
+from vgg_jax.console.errors import UserError
+from vgg_jax.datasets import archive, cifar, load as data
+from vgg_jax.model.forward import make_forward
+from vgg_jax.runs import checkpoint, directory as rundir, seal
+from vgg_jax.settings import config as configs
 
 CASES = int(os.environ.get("VGG_JAX_CASES", "300" if ALL else "70"))
 SHIPPED = sorted((ROOT / "configs").glob("[a-z]*.py"))
@@ -142,7 +145,7 @@ def folder(scene, rng, there):
         else:
             Image.new("RGB", (int(rng.integers(1, 64)), 32)).save((entry if entry.is_dir() else entry.parent) / "n.png")
     fields = {"data.name": "folder", "data.data_dir": str(root), "data.resize": str(bool(rng.integers(2)))}
-    loaded = data.load(configs.load(str(ROOT / "configs/default.py"), fields).data)
+    loaded = data.load(configs.load(str(ROOT / "configs/default.py"), fields))
     assert loaded["train"].images.shape[1:] == (32, 32, 3) and set(loaded["train"].labels) <= {0, 1, 2}
     assert len(loaded["train"]) == sum(len(data._pictures(root / "train" / c)) for c in loaded["train"].class_names)
 

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from small import ROOT, SMALL, flags
 
-from vgg_jax import archive, config as configs, doctor
-from vgg_jax.errors import UserError
+from vgg_jax import doctor
+from vgg_jax.console.errors import UserError
+from vgg_jax.datasets import archive
+from vgg_jax.settings import config as configs
 
 OVERLAY = """
 from configs.default import get_config as default_config

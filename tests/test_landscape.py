@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from small import SMALL, config, dataset, flags, touch
 from test_bad_input import ends  # noqa: F401, a fixture
 
-from vgg_jax import config as configs, rundir
-from vgg_jax.errors import UserError
+from vgg_jax.console.errors import UserError
+from vgg_jax.datasets.batches import epoch_order, make_get_batch
 from vgg_jax.landscape import __main__ as landscape, band, hessian, probe, study, surface, verdict
-from vgg_jax.metrics import read
-from vgg_jax.train import epoch_order, init_state, make_get_batch, make_recipe, make_train_step
+from vgg_jax.runs import directory as rundir
+from vgg_jax.runs.log import read
+from vgg_jax.settings import config as configs
+from vgg_jax.training.step import init_state, make_recipe, make_train_step
 
 PICTURES = True
 SIZES = (0.01, 0.02, 0.05, 0.1)

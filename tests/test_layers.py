@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from vgg_jax.layers import Dropout, conv_cpu, conv_general_dilated, global_max, max_pool
+from vgg_jax.model.layers import Dropout, conv_cpu, conv_general_dilated, global_max, max_pool
 
 OUR_CONVOLUTION = True
 

@@ -5,31 +5,32 @@ import json
 import numpy as np
 import pytest
 
-from vgg_jax import metrics
+from vgg_jax.model import scores
+from vgg_jax.runs.log import Log, protocols
 
 LOGITS = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]]))
 LABELS = np.array([0, 1, 0, 1])
 
 
 def test_scores_by_hand():
-    got = metrics.scores(LOGITS, LABELS)
+    got = scores.scores(LOGITS, LABELS)
     assert got["accuracy"] == 0.5
     assert got["cross_entropy"] == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.3]).mean())
     assert got["top5_accuracy"] == 1.0
     ranks = np.tile(-np.arange(10.0), (10, 1))
-    assert metrics.scores(ranks, np.arange(10))["top5_accuracy"] == 0.5
+    assert scores.scores(ranks, np.arange(10))["top5_accuracy"] == 0.5
 
 
 def test_confusion_counts_truth_by_row():
-    np.testing.assert_array_equal(metrics.confusion(LOGITS, LABELS), [[1, 0, 1], [1, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(scores.confusion(LOGITS, LABELS), [[1, 0, 1], [1, 1, 0], [0, 0, 0]])
 
 
 def test_calibration_by_hand():
-    error, bins = metrics.calibration(LOGITS, LABELS, bins=2)  # confidences 0.7 0.8 | 0.4 | 0.6
+    error, bins = scores.calibration(LOGITS, LABELS, bins=2)  # confidences 0.7 0.8 | 0.4 | 0.6
     assert [b["count"] for b in bins] == [1, 3]
     assert error == pytest.approx((1 * abs(0 - 0.4) + 3 * abs(2 / 3 - 0.7)) / 4)
     sure = np.array([[100.0, 0.0]])
-    assert metrics.calibration(sure, np.array([0]))[0] == pytest.approx(0, abs=1e-12)
+    assert scores.calibration(sure, np.array([0]))[0] == pytest.approx(0, abs=1e-12)
 
 
 def record(step, test, validation=None):
@@ -39,19 +40,19 @@ def record(step, test, validation=None):
 
 def test_the_three_protocols_are_three_numbers():
     records = [record(1, 0.5, 0.9), record(2, 0.8, 0.6), record(3, 0.7, 0.7)]
-    got = {name: r["test_accuracy"] for name, r in metrics.protocols(records).items()}
+    got = {name: r["test_accuracy"] for name, r in protocols(records).items()}
     assert got == {"final": 0.7, "best_test": 0.8, "selected": 0.5}
-    assert metrics.protocols([record(1, 0.5)])["selected"] is None
+    assert protocols([record(1, 0.5)])["selected"] is None
 
 
 def test_log_goes_on_from_a_step_and_drops_what_came_after(tmp_path):
-    log = metrics.Log(tmp_path, 0)
+    log = Log(tmp_path, 0)
     for step in (1, 2, 3):
         log.write(record(step, step / 10))
     log.close()
     with open(tmp_path / "metrics.jsonl", "a") as f:
         f.write('{"step": 4, "ep')  # cut short by a crash
-    log = metrics.Log(tmp_path, 2)
+    log = Log(tmp_path, 2)
     log.write(record(3, 0.9))
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vgg_jax.models import ACTIVATIONS, KERNEL_INITS, STAGES, VGG, count
+from vgg_jax.model.network import count
+from vgg_jax.model.vgg import ACTIVATIONS, KERNEL_INITS, VGG
+from vgg_jax.settings.fields import STAGES
 
 IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 SMALL = {"stages": "light", "width": 0.5, "hidden": (8,)}

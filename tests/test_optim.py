@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import config
 
-from vgg_jax.optim import make_loss, make_optimizer, make_schedule
+from vgg_jax.training.optim import make_loss, make_optimizer, make_schedule
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "bn": {"scale": jnp.array([2.0])}}
 GRADS = jax.tree.map(lambda x: 0.1 * x + 0.3, PARAMS)

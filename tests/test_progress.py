@@ -5,7 +5,7 @@ import io
 import os
 import pty
 
-from vgg_jax import progress
+from vgg_jax.console import progress
 
 
 def test_a_log_file_gets_plain_lines(monkeypatch):

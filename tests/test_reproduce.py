@@ -13,12 +13,15 @@ from small import SMALL, config, dataset, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
-from vgg_jax import fit, main, reproduce, tables
-from vgg_jax.checkpoint import saved_steps
-from vgg_jax.errors import RunFailed, Stopped, UserError
-from vgg_jax.metrics import read
-from vgg_jax.run import Run
-from vgg_jax.train import init_state, make_recipe, make_train_chunk, together
+from vgg_jax import main, reproduce
+from vgg_jax.console.errors import RunFailed, Stopped, UserError
+from vgg_jax.runs import loop as fit
+from vgg_jax.runs.checkpoint import saved_steps
+from vgg_jax.runs.log import read
+from vgg_jax.runs.run import Run
+from vgg_jax.tables import table as tables, train
+from vgg_jax.tables.rows import TABLES
+from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, together
 
 PICTURES = True
 SHORT = SMALL | {"train.save_minutes": "0", "model.head_dropout": "(0.5, 0.5)"}
@@ -26,7 +29,7 @@ SHORT = SMALL | {"train.save_minutes": "0", "model.head_dropout": "(0.5, 0.5)"}
 
 def arguments(root, rows="vgg_light", seeds=2, fields=SHORT, more=()):
     where = ["--workdir", str(root / "runs"), "--results", str(root / "results")]
-    return ["seed2", "--seeds", str(seeds), "--rows", rows, *where, *more, *flags(fields)]
+    return ["project2", "--seeds", str(seeds), "--rows", rows, *where, *more, *flags(fields)]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def test_vmap_gives_the_same_seeds_within_rounding():
 
 
 def test_a_finished_row_is_not_trained_again(done, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "fit_together", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "fit_together", lambda *_: pytest.fail("trained again"))
     reproduce.main(arguments(done))
     assert "VGG_Light (`vgg_light.py`)" in capsys.readouterr().out
 
@@ -102,9 +105,9 @@ def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_pa
 
 
 def test_the_json_says_what_the_runs_say(done):
-    result = json.loads((done / "results" / "seed2.json").read_text())
+    result = json.loads((done / "results" / "project2.json").read_text())
     rows = {row["config"]: row for row in result["rows"]}
-    assert list(rows) == [row.config for row in tables.TABLES["seed2"]]
+    assert list(rows) == [row.config for row in TABLES["project2"]]
     assert [run["seed"] for run in rows["vgg_light"]["runs"]] == [0, 1]
     assert rows["vgg_a"]["runs"] == []
     for run in rows["vgg_light"]["runs"]:
@@ -115,7 +118,7 @@ def test_the_json_says_what_the_runs_say(done):
         assert 0 <= run["train_accuracy"] <= 1
     assert rows["vgg_light"]["parameters"] > 0 and rows["vgg_light"]["multiply_adds"] > 0
     for picture in ("accuracy", "curves"):
-        assert (done / "results" / f"seed2_{picture}.png").stat().st_size > 5000
+        assert (done / "results" / f"project2_{picture}.png").stat().st_size > 5000
 
 
 def test_a_run_under_way_counts_only_where_none_is_finished(done, tmp_path):
@@ -126,7 +129,7 @@ def test_a_run_under_way_counts_only_where_none_is_finished(done, tmp_path):
     metrics.write_text(metrics.read_text().splitlines(True)[0])
 
     def row():
-        result = tables.collect("seed2", tmp_path)
+        result = tables.collect("project2", tmp_path)
         (found,) = (r for r in result["rows"] if r["runs"])
         return found, next(line for line in tables.markdown(result).splitlines() if line.startswith("| VGG_Light"))
 
@@ -143,7 +146,7 @@ def test_only_printing(done, tmp_path, capsys):
     reproduce.main(arguments(done, more=["--table"]))
     said = capsys.readouterr().out
     assert "| VGG_Light (`vgg_light.py`) |" in said and "On cpu" in said
-    reproduce.main(["seed1", "--table", "--workdir", str(tmp_path)])
+    reproduce.main(["project1", "--table", "--workdir", str(tmp_path)])
     assert "Nothing has been run yet." in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -168,8 +171,8 @@ def test_fewer_seeds_at_once_when_memory_is_short(monkeypatch, capsys):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         trained.extend(configs)
 
-    monkeypatch.setattr(reproduce, "fit_together", fit_together)
-    reproduce._train_group([(i, None) for i in range(3)], {})
+    monkeypatch.setattr(train, "fit_together", fit_together)
+    train._train_group([(i, None) for i in range(3)], {})
     assert trained == [0, 1, 2]
     assert "not enough memory for 3 seeds at once; going on with 1 at once" in capsys.readouterr().out
 
@@ -181,7 +184,7 @@ def test_one_seed_too_large_for_the_memory_costs_no_other_row(tmp_path, monkeypa
         tried.append(len(configs))
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    monkeypatch.setattr(train, "fit_together", fit_together)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=1)
     ends(reproduce.main, argv, "vgg_light: the device has not enough memory", "vgg_a_bn_sgd: the device", "micro_batch")
     assert tried == [1, 1]
@@ -189,11 +192,12 @@ def test_one_seed_too_large_for_the_memory_costs_no_other_row(tmp_path, monkeypa
 
 def test_a_table_is_written_beside_its_runs_unless_told_otherwise(done, monkeypatch, tmp_path):
     """Not over the project's own results."""
-    shutil.copytree(done / "runs", tmp_path / "checkpoints" / "seed2")
+    shutil.copytree(done / "runs", tmp_path / "checkpoints" / "project2")
     monkeypatch.chdir(tmp_path)
-    reproduce.main(["seed2", "--seeds", "2", "--rows", "vgg_light", *flags(SHORT)])
+    reproduce.main(["project2", "--seeds", "2", "--rows", "vgg_light", *flags(SHORT)])
     assert not (tmp_path / "results").exists()
-    assert (tmp_path / "checkpoints" / "seed2" / "seed2.md").read_text() == (done / "results/seed2.md").read_text()
+    written = tmp_path / "checkpoints" / "project2" / "project2.md"
+    assert written.read_text() == (done / "results/project2.md").read_text()
 
 
 def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
@@ -206,7 +210,7 @@ def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
         main.main(["--config", "configs/vgg_light.py", "--workdir", str(run), *flags(SHORT)])
     assert not (run / "summary.json").exists()
     (run / "summary.json").write_text('{"train_accuracy": 0.5}')  # left by an earlier version
-    assert "| VGG_Light" in tables.markdown(tables.collect("seed2", tmp_path / "runs"))
+    assert "| VGG_Light" in tables.markdown(tables.collect("project2", tmp_path / "runs"))
 
 
 def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  # noqa: F811
@@ -217,7 +221,7 @@ def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  #
             raise RunFailed("the loss is not finite at step 3")
         trained.append([str(workdir.relative_to(tmp_path / "runs")) for workdir in workdirs])
 
-    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    monkeypatch.setattr(train, "fit_together", fit_together)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=3)
     ends(reproduce.main, argv, "error: vgg_light: the loss is not finite at step 3")
     assert trained == [
@@ -234,7 +238,7 @@ def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):  # noq
         tried.append(len(configs))
         raise UserError("cannot save: No space left on device")
 
-    monkeypatch.setattr(reproduce, "fit_together", fit_together)
+    monkeypatch.setattr(train, "fit_together", fit_together)
     ends(
         reproduce.main,
         arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"),
@@ -247,16 +251,16 @@ def test_a_table_trains_the_shipped_recipes(tmp_path, monkeypatch):
     """Whatever files of their names lie in the current directory."""
     (tmp_path / "vgg_a.py").write_text("raise RuntimeError")
     monkeypatch.chdir(tmp_path)
-    (job,) = reproduce.plan(tables.TABLES["seed2"][:1], 1, tmp_path, {})["vgg_a"]
+    (job,) = train.plan(TABLES["project2"][:1], 1, tmp_path, {})["vgg_a"]
     assert job[0].model.stages == "A"
 
 
 @pytest.mark.parametrize("case", [
-    (["seed3"], "invalid choice: 'seed3'"),
-    (["seed2", "--rows", "vgg_b"], "no row vgg_b in seed2", "vgg_a_bn_sgd"),
-    (["seed2", "--results", __file__], "is a file; give another --results"),
-    (["seed2", "--seeds", "0"], "--seeds takes 1 to 1000, not 0"),
-    (["seed2", "--config.train.epoch=1"], "did you mean train.epochs?"),
+    (["project3"], "invalid choice: 'project3'"),
+    (["project2", "--rows", "vgg_b"], "no row vgg_b in project2", "vgg_a_bn_sgd"),
+    (["project2", "--results", __file__], "is a file; give another --results"),
+    (["project2", "--seeds", "0"], "--seeds takes 1 to 1000, not 0"),
+    (["project2", "--config.train.epoch=1"], "did you mean train.epochs?"),
 ])  # fmt: skip
 def test_mistakes(case, ends, tmp_path):  # noqa: F811
     argv, *words = case

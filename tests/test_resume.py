@@ -14,14 +14,18 @@ import orbax.checkpoint as ocp
 import pytest
 from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, flags
 
-from vgg_jax import errors, main, run, seal
-from vgg_jax.metrics import TIMING, read
+from vgg_jax import main
+from vgg_jax.console import errors
+from vgg_jax.runs import run, seal
+from vgg_jax.runs.log import TIMING, read
 
 # Short chunks and a save after each, so that a kill falls inside an epoch and often inside a save.
 # The seal is put on late, so that a save can still be met when it has been seen.
 PROGRAM = f"""{QUICK}
 import time
-from vgg_jax import errors, fit, main, seal
+from vgg_jax import main
+from vgg_jax.console import errors
+from vgg_jax.runs import loop as fit, seal
 fit.CHUNK_SECONDS, write = 0.1, seal.write
 seal.write = lambda folder: (time.sleep(0.1), write(folder))
 errors.run(main.main)

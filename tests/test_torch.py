@@ -12,8 +12,8 @@ import pytest
 from flax import linen as nn, traverse_util
 from small import config
 
-from vgg_jax.layers import Dropout
-from vgg_jax.models import VGG
+from vgg_jax.model.layers import Dropout
+from vgg_jax.model.vgg import VGG
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 from small import config, dataset, pmap
 
-from vgg_jax.data import Dataset
-from vgg_jax.forward import make_forward, normalise, predict, views
-from vgg_jax.train import (
-    epoch_order,
+from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.model.forward import make_forward, predict, views
+from vgg_jax.training.step import (
     first_images,
     init_state,
-    make_get_batch,
     make_gradients,
     make_recipe,
     make_train_chunk,
     make_train_step,
     training_loss,
-)  # fmt: skip
+)
 
 DATA = dataset(n=64)
 ON_DEVICE = {"image": jnp.asarray(DATA.images), "label": jnp.asarray(DATA.labels)}

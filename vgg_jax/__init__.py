@@ -1,3 +1,33 @@
-"""The VGG-on-CIFAR-10 laboratory in JAX."""
+"""The VGG-on-CIFAR-10 laboratory in JAX. docs/library.md shows how to use it from Python."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vgg_jax.console.errors import Stopped, UserError
+    from vgg_jax.datasets.load import Dataset, data
+    from vgg_jax.evaluation.trained import TrainedRun, load, train
+    from vgg_jax.settings.config import load as config
+
+__all__ = ["Dataset", "Stopped", "TrainedRun", "UserError", "config", "data", "load", "train"]
+
+_PLACES = {
+    "config": ("vgg_jax.settings.config", "load"),
+    "data": ("vgg_jax.datasets.load", "data"),
+    "Dataset": ("vgg_jax.datasets.load", "Dataset"),
+    "load": ("vgg_jax.evaluation.trained", "load"),
+    "train": ("vgg_jax.evaluation.trained", "train"),
+    "TrainedRun": ("vgg_jax.evaluation.trained", "TrainedRun"),
+    "Stopped": ("vgg_jax.console.errors", "Stopped"),
+    "UserError": ("vgg_jax.console.errors", "UserError"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is asked for is imported then: a command that needs no JAX does not wait for it."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vgg_jax' has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    return getattr(importlib.import_module(module), attribute)

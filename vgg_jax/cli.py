@@ -3,7 +3,8 @@
 import importlib
 from collections.abc import Sequence
 
-from vgg_jax import __version__, errors
+from vgg_jax import __version__
+from vgg_jax.console import errors
 
 VERBS = {
     "train": ("vgg_jax.main", "train a config, or go on with it"),

@@ -18,9 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vgg_jax import __version__, cache, cifar, config as configs, data, errors, flags, rundir, sharding
-from vgg_jax.errors import UserError
-from vgg_jax.fit import fit
+from vgg_jax import __version__
+from vgg_jax.console import errors, flags
+from vgg_jax.console.errors import UserError
+from vgg_jax.datasets import cifar, load
+from vgg_jax.runs import directory
+from vgg_jax.runs.loop import fit
+from vgg_jax.settings import cache, config as configs
+from vgg_jax.training import sharding
 
 # CUDA major version -> (what pip calls JAX's plugin, the oldest driver that runs it).
 CUDA = {"12": ("jax-cuda12-plugin", 525), "13": ("jax-cuda13-plugin", 580)}
@@ -60,7 +65,7 @@ def examine() -> Iterator[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    found = {name: importlib.metadata.version(name) for name in rundir.PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in directory.PACKAGES}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     yield Finding(f"vgg_jax {__version__}, Python {platform.python_version()}, {listed}")
     if found["jax"] != found["jaxlib"]:
@@ -172,8 +177,8 @@ def smoke(devices: int) -> Finding:
     try:
         config = configs.load(configs.SHIPPED / "quickstart.py", fields | light)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            splits = data.load(config.data)
-            rundir.open_run(Path(folder), config, splits)
+            splits = load.load(config)
+            directory.open_run(Path(folder), config, splits)
             with contextlib.redirect_stderr(io.StringIO()):
                 fit(config, splits, Path(folder))
     except Exception as error:  # whatever it is, it is what the doctor was asked to find

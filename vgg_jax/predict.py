@@ -5,12 +5,7 @@ python -m vgg_jax.predict --workdir RUN picture.png [more.jpg ...]
 
 from collections.abc import Sequence
 
-import jax
-import numpy as np
-
-from vgg_jax import data, errors, flags, metrics, rundir
-from vgg_jax.checkpoint import load_model
-from vgg_jax.forward import EVAL_BATCH, make_forward, predict
+from vgg_jax.console import errors, flags
 
 
 def main(argv: Sequence[str]) -> None:
@@ -18,17 +13,14 @@ def main(argv: Sequence[str]) -> None:
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
         "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
+        "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
-    workdir = given.workdir
-    config, facts = rundir.read_run(workdir, overrides)
-    names = facts["class_names"]
-    images = np.stack([data.read_picture(file, config.data.image_size, resize=True) for file in given.pictures])
-    _, model, variables = load_model(workdir, given.checkpoint, config, len(names))
-    forward = make_forward(model, facts["mean"], facts["std"])
-    logits = predict(forward, jax.device_put(variables), images, min(EVAL_BATCH, len(images)))
-    for file, row in zip(given.pictures, metrics.softmax(logits)):
-        best = ", ".join(f"{names[i]} {row[i]:.1%}" for i in np.argsort(-row)[:3])
-        print(f"{file}: {best}")
+    from vgg_jax.evaluation.trained import load
+
+    run = load(given.workdir, given.checkpoint, overrides, given.config)
+    for file, probabilities in zip(given.pictures, run.predict(given.pictures)):
+        best = sorted(zip(probabilities, run.class_names), reverse=True)[:3]
+        print(f"{file}: {', '.join(f'{name} {probability:.1%}' for probability, name in best)}")
 
 
 if __name__ == "__main__":

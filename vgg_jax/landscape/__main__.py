@@ -10,13 +10,15 @@ from pathlib import Path
 
 import jax
 
-from vgg_jax import cache, config as configs, data, errors, flags, rundir
-from vgg_jax.data import Dataset
-from vgg_jax.errors import UserError
-from vgg_jax.landscape import plots, study, surface, verdict
+from vgg_jax.console import errors, flags
+from vgg_jax.console.errors import UserError
+from vgg_jax.console.progress import clock
+from vgg_jax.datasets.load import Dataset, load
+from vgg_jax.landscape import pictures, study, surface, verdict
 from vgg_jax.landscape.study import Arrays
-from vgg_jax.progress import clock
-from vgg_jax.types import Config
+from vgg_jax.runs import directory
+from vgg_jax.settings import cache, code, config as configs
+from vgg_jax.settings.fields import Config
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,17 +27,19 @@ def main(argv: Sequence[str]) -> None:
         "--workdir": {"type": flags.path, "help": "the study's directory; default checkpoints/<config name>"},
     })  # fmt: skip
     config = configs.load(given.config, overrides)
-    if "landscape" not in config:
+    if "landscape.seeds" not in configs.flatten(config):
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
+    if code.of(config).get_model:
+        raise UserError("the study is for the networks of config.model, not for a get_model")
     if config.model.whitening or config.optimizer.name == "muon":
         raise UserError("the study is for config.model.whitening=0 and optimizers of one learning rate, not muon")
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
-    splits = data.load(config.data)
+    splits = load(config)
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
-    rundir.open_run(workdir, config, splits)
-    with rundir.lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
+    directory.open_run(workdir, config, splits)
+    with directory.lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
         print(run(config, splits, workdir))
     print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
 
@@ -65,7 +69,7 @@ def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
     text = verdict.markdown(rows, note)
     (workdir / "verdict.json").write_text(json.dumps(verdict.plain_json({"rows": rows, "note": note}), indent=1) + "\n")
     (workdir / "verdict.md").write_text(text)
-    plots.verdict(rows, workdir / "verdict.png")
+    pictures.verdict(rows, workdir / "verdict.png")
     return text
 
 
@@ -80,19 +84,19 @@ def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) ->
     fields = config.landscape
     statistics = f"BatchNorm statistics: {fields.surface_statistics}"
     if stage == "probes":
-        plots.probes(both, fields.step_sizes, workdir / "gradient_probes.png")
-        plots.activations(both, workdir / "activations.png")
+        pictures.probes(both, fields.step_sizes, workdir / "gradient_probes.png")
+        pictures.activations(both, workdir / "activations.png")
     elif stage == "rates":
-        plots.rate_band(both, fields.learning_rates, workdir / "learning_rate_band.png")
+        pictures.rate_band(both, fields.learning_rates, workdir / "learning_rate_band.png")
     elif stage == "surfaces":
-        plots.surface_line(both, statistics, workdir / "surface_line.png")
-        plots.surface_plane(both, statistics, workdir / "surface_plane.png")
-        plots.surface_hills(both, statistics, workdir / "surface_hills.png")
+        pictures.surface_line(both, statistics, workdir / "surface_line.png")
+        pictures.surface_plane(both, statistics, workdir / "surface_plane.png")
+        pictures.surface_hills(both, statistics, workdir / "surface_hills.png")
     elif stage == "sharp":
-        plots.sharpness(both, statistics, workdir / "sharpness.png")
+        pictures.sharpness(both, statistics, workdir / "sharpness.png")
     else:
-        plots.filters(both, workdir / "filters.png")
-        plots.saliency(both, workdir / "saliency.png")
+        pictures.filters(both, workdir / "filters.png")
+        pictures.saliency(both, workdir / "saliency.png")
 
 
 def _note(config: Config, train_images: int) -> str:
@@ -100,7 +104,7 @@ def _note(config: Config, train_images: int) -> str:
     return (
         f"VGG {config.model.stages}, width {config.model.width:g}, {train_images:,} training images, "
         f"{config.train.epochs} epochs of {config.optimizer.name} at {config.optimizer.learning_rate:g}, batch "
-        f"{config.train.batch_size}, {f.seeds} seeds, on {rundir.device()}. Mean ± standard deviation over seeds; a "
+        f"{config.train.batch_size}, {f.seeds} seeds, on {directory.device()}. Mean ± standard deviation over seeds; a "
         f"claim holds by a measure if it does for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
         f"{max(f.step_sizes):g}, every {f.probe_steps} training steps. Surfaces and sharpness: {f.images} training "
         f"images, no augmentation, BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "

@@ -9,21 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vgg_jax import config as configs
-from vgg_jax.data import Dataset
-from vgg_jax.optim import make_optimizer
-from vgg_jax.progress import Progress
-from vgg_jax.train import (
-    TrainState,
-    epoch_order,
-    first_images,
-    init_state,
-    make_get_batch,
-    make_recipe,
-    make_train_step,
-    together,
-)
-from vgg_jax.types import Batch, Config
+from vgg_jax.console.progress import Progress
+from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+from vgg_jax.training.optim import make_optimizer
+from vgg_jax.training.step import TrainState, first_images, init_state, make_recipe, make_train_step, together
 
 
 def train(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax.models import VGG
+from vgg_jax.model.vgg import VGG
 
 
 def first_filters(params: Any) -> np.ndarray:

@@ -10,19 +10,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from vgg_jax.data import Dataset
-from vgg_jax.metrics import Record
-from vgg_jax.models import VGG
-from vgg_jax.train import (
-    Recipe,
-    TrainState,
-    epoch_order,
-    make_get_batch,
-    step_dropout_key,
-    together,
-    training_loss,
-)
-from vgg_jax.types import Batch, Config
+from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.runs.log import Record
+from vgg_jax.settings.fields import Config
+from vgg_jax.training.step import Recipe, TrainState, step_dropout_key, together, training_loss
 
 Together = Callable[[Callable[[Any], Any], Any], Any]
 
@@ -88,7 +80,7 @@ def make_measure(
     return lambda state, data: {name: np.asarray(x).tolist() for name, x in measure(state, data).items()}
 
 
-def activations(model: VGG, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
+def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
     """Of what each convolution, or its BatchNorm before the activation, hands on, in training mode, by depth [L]:
 
     activation_mean and activation_std over all elements, activation_off the share that is not positive.

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from flax import linen as nn
 
-from vgg_jax import config as configs, metrics, rundir
-from vgg_jax.checkpoint import load_model
-from vgg_jax.data import Dataset
-from vgg_jax.fit import Probe, fit_together, in_step
-from vgg_jax.forward import normalise
+from vgg_jax.console.progress import Progress
+from vgg_jax.datasets.batches import normalise
+from vgg_jax.datasets.load import Dataset
 from vgg_jax.landscape import band, hessian, interpret, probe, surface
-from vgg_jax.models import VGG
-from vgg_jax.progress import Progress
-from vgg_jax.train import make_recipe
-from vgg_jax.types import Config
+from vgg_jax.runs import directory, log
+from vgg_jax.runs.checkpoint import load_model
+from vgg_jax.runs.loop import Probe, fit_together, in_step
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+from vgg_jax.training.step import make_recipe
 
 NETWORKS = {"plain": "none", "bn": "before"}  # name -> config.model.batch_norm
 Arrays = dict[str, np.ndarray]
@@ -31,15 +31,13 @@ class Network(NamedTuple):
 
     config: Config
     workdirs: list[Path]
-    model: VGG
+    model: nn.Module
     variables: list[Any]
 
 
 def base_config(config: Config, batch_norm: str) -> Config:
     """The training config of one network: all but the landscape fields, with or without BatchNorm."""
-    plain: Any = ConfigDict(config.to_dict())
-    del plain.landscape
-    return configs.override(plain, {"model.batch_norm": batch_norm})
+    return configs.override(configs.without(config, "landscape"), {"model.batch_norm": batch_norm})
 
 
 def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str, Network]:
@@ -50,7 +48,7 @@ def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str
         seeded = configs.seeded(base, fields.seeds)
         workdirs = [workdir / name / f"seed{one.seed}" for one in seeded]
         for one, its_workdir in zip(seeded, workdirs):
-            rundir.open_run(its_workdir, one, splits)
+            directory.open_run(its_workdir, one, splits)
         names = splits["train"].class_names
         recipe = make_recipe(base, len(names), len(splits["train"]))
         measure = probe.make_measure(base, recipe, splits["train"], fields.step_sizes)
@@ -64,7 +62,7 @@ def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str
 
 def probes(network: Network) -> Arrays:
     """probes.jsonl of every seed as arrays [seeds, probes, ...]; steps [probes]."""
-    records = [metrics.read_lines(workdir / "probes.jsonl") for workdir in network.workdirs]
+    records = [log.read_lines(workdir / "probes.jsonl") for workdir in network.workdirs]
     arrays = {key: np.array([[r[key] for r in run] for run in records]) for key in records[0][0]}
     return arrays | {"step": arrays["step"][0]}
 
@@ -160,8 +158,8 @@ def numbers(config: Config, network: Network, found: dict[str, Arrays]) -> dict[
     far = np.hypot(*np.meshgrid(area["axis"], area["axis"]))
     ring = np.abs(far - fields.surface_radius / 2) <= np.diff(area["axis"])[0] / 2
     middle = fields.surface_points // 2
-    accuracies = [metrics.read(workdir)[-1]["test_accuracy"] for workdir in network.workdirs]
-    trained = [(rundir.read_summary(workdir) or {})["train_accuracy"] for workdir in network.workdirs]
+    accuracies = [log.read(workdir)[-1]["test_accuracy"] for workdir in network.workdirs]
+    trained = [(directory.read_summary(workdir) or {})["train_accuracy"] for workdir in network.workdirs]
     return {
         "loss_band": probe.band_width(probed["losses"]).mean(-1),
         "predictiveness": probe.predictiveness(distances).mean(-1),

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax.errors import UserError
-from vgg_jax.progress import Progress
-from vgg_jax.train import together
+from vgg_jax.console.errors import UserError
+from vgg_jax.console.progress import Progress
+from vgg_jax.training.step import together
 
 BATCH = 8  # grid points a call
 

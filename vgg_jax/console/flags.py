@@ -1,0 +1,44 @@
+"""Command-line flags: those of a command, and --config.FIELD=VALUE overrides."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vgg_jax.console.errors import UserError
+
+OWN_CONFIG = "the config file that made the run, if it has a network or data of its own"
+
+
+def path(text: str) -> Path:
+    """A file or directory as a user writes it: ~ is the home directory."""
+    return Path(os.path.expanduser(text))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def parse(
+    argv: Sequence[str], description: str, flags: Mapping[str, Mapping[str, Any]]
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The named flags (name -> settings of `add_argument`) and the overrides {"train.epochs": "1"}.
+
+    Raises: UserError for anything else.
+    """
+    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, settings in flags.items():
+        parser.add_argument(name, **settings)
+    mine, overrides, rest = [], {}, list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--config."):
+            mine.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        if not equals and (not rest or rest[0].startswith("--")):
+            raise UserError(f"{flag} needs a value, as {flag}=VALUE")
+        overrides[flag.removeprefix("--config.")] = value if equals else rest.pop(0)
+    return parser.parse_args(mine), overrides

@@ -1,0 +1,44 @@
+"""Batches on the device: the order of an epoch, normalisation, augmentation."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vgg_jax.datasets.augment import augment, mirror
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.settings.fields import Config
+
+Batch = dict[str, jax.Array]  # {"image": [N, H, W, 3], "label": [N] int32}
+# Streams of randomness, each folded into the run's key.
+INIT, SHUFFLE, AUGMENT, DROPOUT, MIRROR = range(5)
+
+
+def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32, (x / 255 - mean) / std per channel."""
+    scale, shift = 1 / (255 * np.array([[[std]]])), np.array([[[mean]]]) / np.array([[[std]]])
+    return jnp.asarray(images, jnp.float32) * scale.astype(np.float32) - shift.astype(np.float32)
+
+
+def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax.Array, Batch, jax.Array], Batch]:
+    """get_batch(key, step, data, order) -> the augmented batch of that step; order is the epoch's."""
+    size = config.train.batch_size
+    steps_per_epoch = len(dataset) // size
+
+    def get_batch(key: jax.Array, step: jax.Array, data: Batch, order: jax.Array) -> Batch:
+        chosen = lax.dynamic_slice(order, ((step % steps_per_epoch) * size,), (size,))
+        images = normalise(data["image"][chosen], dataset.mean, dataset.std)
+        augment_key = jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step)
+        if config.augment.flip == "alternate":
+            at_first = jax.random.bernoulli(jax.random.fold_in(key, MIRROR), shape=(len(dataset),))[chosen]
+            images = mirror(images, at_first ^ (step // steps_per_epoch % 2 == 1))
+        return {"image": augment(augment_key, images, config.augment), "label": data["label"][chosen]}
+
+    return get_batch
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, n: int) -> jax.Array:
+    """A permutation of n, another every epoch."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, SHUFFLE), epoch), n)

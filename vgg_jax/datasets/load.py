@@ -1,0 +1,264 @@
+"""Data sets, whole in memory: uint8 images, int32 labels, class names, normalisation."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import UserError
+from vgg_jax.console.flags import path
+from vgg_jax.console.progress import Progress
+from vgg_jax.datasets import cifar
+from vgg_jax.settings import code, config as configs
+from vgg_jax.settings.fields import Config, Data
+
+PICTURES = (".png", ".jpg", ".jpeg")
+MAX_PIXELS = 64 * 2**20  # of one picture in a folder: more is refused before it is decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images of one split.
+
+    Attributes:
+      images: [N, H, W, 3] uint8.
+      labels: [N] int32, indices into class_names.
+      class_names: one name a class.
+      mean, std: per channel of the training images, in units of [0, 1].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, n: int) -> "Dataset":
+        """n of the images, always the same ones in mixed order; all of them if there are fewer."""
+        chosen = np.random.default_rng(0).permutation(len(self))[:n]
+        return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of shape, images and labels."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
+
+
+def data(name: str = "", data_dir: str | os.PathLike[str] = "", **more: Any) -> dict[str, Dataset]:
+    """{"train", "validation", "test"} of a source, or from NumPy arrays.
+
+    data("cifar10"), data("digits", validation_size=40), data("folder", "my_pictures", resize=True): the further
+    arguments are fields of config.data. data(train=(images, labels), test=(images, labels), class_names=["a", "b"]):
+    see `from_arrays`.
+
+    Raises: UserError when the source is missing, damaged or too small, or the arrays are of another kind.
+    """
+    if not name:
+        return from_arrays(**more)
+    fields = {"name": name, "data_dir": os.fspath(data_dir), **more}
+    return load(configs.load("default", {f"data.{field}": value for field, value in fields.items()}))
+
+
+def from_arrays(
+    train: Arrays,
+    test: Arrays,
+    validation: Arrays | None = None,
+    class_names: Sequence[str] | None = None,
+    normalization: str = "channel",
+) -> dict[str, Dataset]:
+    """Splits from (images [N, H, W, 3] uint8, labels [N] whole numbers from 0).
+
+    class_names: by label; without them the labels themselves. normalization: as config.data.normalization.
+
+    Raises: UserError naming what is of another kind.
+    """
+    given = {"train": train, "validation": validation or (train[0][:0], train[1][:0]), "test": test}
+    parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
+    highest = max(int(labels.max(initial=0)) for _, labels in parts.values())
+    names = tuple(map(str, class_names or range(highest + 1)))
+    for split, (images, labels) in parts.items():
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise UserError(f"{split} images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
+        if images.shape[1:] != parts["train"][0].shape[1:]:
+            raise UserError(f"{split} images are of another size than the training images")
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"{split} labels must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}")
+        if labels.min(initial=0) < 0 or highest >= len(names):
+            raise UserError(f"labels must lie in 0 to {len(names) - 1}, one for each class name")
+    mean, std = statistics(parts["train"][0]) if normalization == "channel" else ((0.5,) * 3,) * 2
+    return {split: Dataset(x, y.astype(np.int32), names, mean, std) for split, (x, y) in parts.items()}
+
+
+def load(config: Config) -> dict[str, Dataset]:
+    """{"train", "validation", "test"} as config.data, or the config's own `get_data`, says; "validation" may be empty.
+
+    Raises: UserError when the source is missing, damaged or too small.
+    """
+    if get_data := code.of(config).get_data:
+        return _of_ones_own(get_data(config), config.data)
+    return _of_a_source(config.data)
+
+
+def _of_ones_own(splits: Mapping[str, Any], fields: Data) -> dict[str, Dataset]:
+    if not all(isinstance(part, Dataset) for part in splits.values()):
+        splits = from_arrays(**splits, normalization=fields.normalization)
+    train = splits["train"]
+    empty = dataclasses.replace(train, images=train.images[:0], labels=train.labels[:0])
+    if train.images.shape[1:3] != (fields.image_size,) * 2:
+        height, width = train.images.shape[1:3]
+        raise UserError(f"get_data gives images of {width}x{height}; set config.data.image_size to their side")
+    return {split: splits.get(split, empty) for split in ("train", "validation", "test")}
+
+
+def _of_a_source(config: Data) -> dict[str, Dataset]:
+    if config.name in cifar.SOURCES:
+        if config.image_size != 32:
+            raise UserError(
+                f"{config.name} is 32x32; config.data.image_size={config.image_size} needs the folder source"
+            )
+        train, test, names = cifar.load(config.name, config.data_dir, config.archive)
+    elif config.name == "digits":
+        train, test, names = _digits(config.image_size)
+    else:
+        train, test, names = _folder(path(config.data_dir), config.image_size, config.resize)
+    held_out, kept = _draw(len(train[1]), config)
+    training = (train[0][kept], train[1][kept]) if kept is not None else train
+    mean, std = statistics(training[0])
+    if config.normalization == "half":
+        mean = std = (0.5,) * 3
+    parts = {"train": training, "validation": (train[0][held_out], train[1][held_out]), "test": test}
+    return {split: Dataset(*arrays, names, mean, std) for split, arrays in parts.items()}
+
+
+def _draw(n: int, config: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """Indices held out and indices kept (None: all), drawn from n training images by config.seed."""
+    if config.validation_size + max(config.train_size, 1) > n:
+        raise UserError(
+            f"config.data.validation_size={config.validation_size} and train_size={config.train_size} "
+            f"ask for more than the {n} training images of {config.name}"
+        )
+    if not config.validation_size and not config.train_size:
+        return np.arange(0), None
+    order = np.random.default_rng(config.seed).permutation(n)
+    held_out, rest = np.split(order, [config.validation_size])
+    return np.sort(held_out), np.sort(rest[: config.train_size or None])
+
+
+def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per-channel (mean, std) of uint8 images [N, H, W, 3] in units of [0, 1], exact by histogram."""
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(3):
+        weights = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        mean = float(weights @ values)
+        means.append(mean)
+        stds.append(float(np.sqrt(weights @ (values - mean) ** 2)) or 1.0)  # 1 for a constant channel
+    return tuple(means), tuple(stds)
+
+
+def _digits(size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey, resized; 360 of them, always the same, test."""
+    from sklearn.datasets import load_digits
+
+    grey, labels = load_digits(return_X_y=True)
+    pictures = (grey.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    resized = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BILINEAR)) for p in pictures]
+    images = np.repeat(np.stack(resized)[..., None], 3, -1)
+    labels = labels.astype(np.int32)
+    names = tuple(str(digit) for digit in range(10))
+    test, train = np.split(np.random.default_rng(0).permutation(len(labels)), [360])
+    return (images[train], labels[train]), (images[test], labels[test]), names
+
+
+def _folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """root/train/<class>/*.png and root/test/<class>/*, classes in alphabetical order."""
+    for part in (root / "train", root / "test"):
+        if not part.is_dir():
+            raise UserError(
+                f"no folder {part}; config.data.data_dir must hold train/<class>/*.png and test/<class>/*.png"
+            )
+    classes = {
+        s: sorted(p.name for p in (root / s).iterdir() if p.is_dir() and not p.name.startswith("."))
+        for s in ("train", "test")
+    }
+    if len(classes["train"]) < 2:
+        raise UserError(f"{root / 'train'} needs at least two class folders, found {len(classes['train'])}")
+    if extra := sorted(set(classes["train"]) ^ set(classes["test"])):
+        raise UserError(f"class {extra[0]!r} is in only one of {root / 'train'} and {root / 'test'}")
+    files: Mapping[str, list[tuple[Path, int]]] = {
+        split: [(file, i) for i, name in enumerate(names) for file in _pictures(root / split / name)]
+        for split, names in classes.items()
+    }
+    progress = Progress(sum(map(len, files.values())), "decoding", " images")
+    train, test = (_decode(files[split], size, resize, progress) for split in ("train", "test"))
+    progress.close()
+    return train, test, tuple(classes["train"])
+
+
+def _pictures(folder: Path) -> list[Path]:
+    visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))  # macOS leaves ._name.png
+    found = [p for p in visible if p.suffix.lower() in PICTURES and p.is_file()]
+    if not found:
+        raise UserError(f"no pictures ({', '.join(PICTURES)}) in class folder {folder}")
+    return found
+
+
+def _decode(files: list[tuple[Path, int]], size: int, resize: bool, progress: Progress) -> Arrays:
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    for i, (file, _) in enumerate(files):
+        images[i] = read_picture(file, size, resize)
+        progress.update(1)
+    return images, np.array([label for _, label in files], np.int32)
+
+
+def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.ndarray:
+    """One picture as [size, size, 3] uint8; with resize, scaled and centre-cropped to fit.
+
+    Raises: UserError naming a file that is unreadable or, without resize, of another size.
+    """
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(file, formats=("PNG", "JPEG")) as picture,
+        ):
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise UserError(f"{file} is {width}x{height}, over the limit of {MAX_PIXELS} pixels")
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
+            rgb = ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it
+            width, height = rgb.size
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"no picture {file}") from None
+    except Exception as error:  # whatever Pillow says of damaged pixels or EXIF
+        if errors.is_of_the_machine(error):
+            raise
+        raise UserError(f"cannot read picture {file}: {error}") from None
+    if rgb.size == (size, size):
+        return np.asarray(rgb)
+    if not resize:
+        raise UserError(
+            f"{file} is {width}x{height}, not {size}x{size}; --config.data.resize=True scales and crops pictures"
+        )
+    side = min(width, height)
+    box = ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2)
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))

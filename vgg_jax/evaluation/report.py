@@ -1,0 +1,64 @@
+"""What a report says of logits, as a dict, as text and as pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.evaluation import pictures
+from vgg_jax.model import scores
+from vgg_jax.runs.pictures import gallery
+
+
+def score(logits: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    """Everything the report says of logits [N, C]."""
+    counts = scores.confusion(logits, dataset.labels)
+    error, bins = scores.calibration(logits, dataset.labels)
+    per_class = np.diag(counts) / np.maximum(counts.sum(1), 1)
+    return {
+        **scores.scores(logits, dataset.labels),
+        "calibration_error": error,
+        "per_class_accuracy": dict(zip(dataset.class_names, map(float, per_class))),
+        "confusion": counts.tolist(),
+        "reliability": bins,
+    }
+
+
+def draw(logits: np.ndarray, dataset: Dataset, report: dict[str, Any], folder: Path, name: str) -> None:
+    """Confusion matrix, reliability and the surest mistakes, as folder/<name>_*.png."""
+    pictures.confusion(np.array(report["confusion"]), dataset.class_names, folder / f"{name}_confusion.png")
+    pictures.reliability(report["reliability"], report["calibration_error"], folder / f"{name}_reliability.png")
+    probability = scores.softmax(logits)
+    taken = logits.argmax(-1)
+    wrong = np.flatnonzero(taken != dataset.labels)
+    worst = wrong[np.argsort(-probability[wrong, taken[wrong]])][:32]
+    names = dataset.class_names
+    titles = [f"{names[taken[i]]} {probability[i, taken[i]]:.0%}\nis {names[dataset.labels[i]]}" for i in worst]
+    gallery(dataset.images[worst], titles, folder / f"{name}_mistakes.png")
+
+
+def text(report: dict[str, Any]) -> str:
+    """The report for a person: scores, accuracy by class, confusion matrix (rows are the truth)."""
+    names = list(report["per_class_accuracy"])
+    lines = [
+        f"{report['checkpoint']} checkpoint (step {report['step']}) on {report['images']:,} {report['split']} images",
+        f"cross-entropy {report['cross_entropy']:.4f}  accuracy {report['accuracy']:.2%}  "
+        f"top-5 {report['top5_accuracy']:.2%}  calibration error {report['calibration_error']:.4f}",
+    ]
+    if report["chosen_on"] == report["split"]:
+        lines.append(
+            f"this checkpoint was chosen on these same {report['split']} images: only to compare with such figures"
+        )
+    if tta := report.get("tta"):
+        lines.append(
+            f"test-time augmentation ({tta['views']}): cross-entropy {tta['cross_entropy']:.4f}  "
+            f"accuracy {tta['accuracy']:.2%}"
+        )
+    width = max(map(len, names))
+    wide = len(names) <= 20
+    cell = max(5, len(str(max(map(max, report["confusion"]))))) + 1
+    lines.append(" " * (width + 10) + ("".join(f"{n[: cell - 1]:>{cell}}" for n in names) if wide else ""))
+    for (name, accuracy), row in zip(report["per_class_accuracy"].items(), report["confusion"]):
+        lines.append(f"{name:>{width}}  {accuracy:7.2%} " + ("".join(f"{n:>{cell}}" for n in row) if wide else ""))
+    return "\n".join(lines)

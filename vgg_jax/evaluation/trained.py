@@ -1,0 +1,179 @@
+"""A trained run, to predict with and to score."""
+
+import functools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import jax
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.datasets.load import Dataset, load as load_data, read_picture
+from vgg_jax.evaluation import report
+from vgg_jax.model import scores
+from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
+from vgg_jax.runs import directory, log, training
+from vgg_jax.runs.checkpoint import load_model
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+
+
+class TrainedRun:
+    """A run's checkpoint, loaded.
+
+    Attributes:
+      workdir: the run directory.
+      config: what it was trained by.
+      checkpoint: "latest" or "best".
+      step: optimizer steps that it has done.
+      model: the Flax Linen module.
+      variables: its variables, {"params", "batch_stats"}, on the default device.
+      class_names: one name a class.
+    """
+
+    def __init__(self, workdir: Path, config: Config, facts: Mapping[str, Any], checkpoint: str):
+        self.workdir, self.config, self.checkpoint, self._facts = workdir, config, checkpoint, facts
+        self.class_names = tuple(facts["class_names"])
+        self.model: nn.Module
+        self.step, self.model, variables = load_model(workdir, checkpoint, config, len(self.class_names))
+        self.variables = jax.device_put(variables)
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.workdir)!r}, {self.checkpoint} at step {self.step})"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, one for each log point: losses in nats, accuracies in [0, 1]."""
+        return log.read(self.workdir)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """summary.json; None for a run that is not finished."""
+        return directory.read_summary(self.workdir)
+
+    def predict(self, pictures: np.ndarray | Sequence[str | os.PathLike[str]], tta: str = "none") -> np.ndarray:
+        """Probabilities [N, classes] float32.
+
+        Args:
+          pictures: uint8 [N, H, W, 3] of the size that the network was trained on, or PNG and JPEG files, which are
+            scaled and centre-cropped to it.
+          tta: "flip" or "flip_shift" averages the logits over so many views.
+
+        Raises: UserError for a file that cannot be read, or an array of another kind.
+        """
+        return scores.softmax(self._logits(self._images(pictures), tta)).astype(np.float32)
+
+    def evaluate(
+        self, split: str | Dataset = "test", tta: str = "none", out: str | os.PathLike[str] | None = None
+    ) -> dict[str, Any]:
+        """Score the checkpoint.
+
+        Args:
+          split: "train", "validation" or "test" of the run's own data, or any Dataset of its classes.
+          tta: "flip" or "flip_shift" adds the scores of so many averaged views.
+          out: a folder for the report as JSON and its pictures; nothing is written without one.
+
+        Returns: the report: accuracies in [0, 1], cross-entropy in nats, calibration error, accuracy by class,
+          confusion matrix [C, C] (rows are the truth).
+
+        Raises: UserError when the split is empty, other data than the run's, or the network had diverged.
+        """
+        name = split if isinstance(split, str) else "given"
+        dataset = self._split(split) if isinstance(split, str) else split
+        logits = self._logits(dataset.images)
+        if not np.isfinite(logits).all():
+            raise UserError(
+                f"step {self.step} of {self.workdir} had diverged: its outputs are not finite; try --checkpoint best"
+            )
+        chosen_on = "validation" if self.config.data.validation_size else "test"
+        found = {
+            "checkpoint": self.checkpoint,
+            "chosen_on": None if self.checkpoint == "latest" else chosen_on,
+            "step": self.step,
+            "split": name,
+            "images": len(dataset),
+            **report.score(logits, dataset),
+        }
+        if tta != "none":
+            found["tta"] = {"views": tta, **scores.scores(self._logits(dataset.images, tta), dataset.labels)}
+        if out is not None:
+            folder = Path(out)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{self.checkpoint}_{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+            report.draw(logits, dataset, found, folder, f"{self.checkpoint}_{name}")
+        return found
+
+    def _split(self, split: str) -> Dataset:
+        dataset = load_data(self.config)[split]
+        if not len(dataset):
+            raise UserError(f"{self.workdir} has no {split} images (config.data.validation_size was 0)")
+        if dataset.fingerprint != self._facts["fingerprint"][split]:
+            raise UserError(
+                f"the {split} images are not those of the run (the fingerprint differs); "
+                "--config.data.data_dir=DIR says where the right ones are"
+            )
+        return dataset
+
+    def _images(self, pictures: np.ndarray | Sequence[str | os.PathLike[str]]) -> np.ndarray:
+        size = self.config.data.image_size
+        if not isinstance(pictures, np.ndarray):
+            return np.stack([read_picture(file, size, resize=True) for file in pictures])
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
+            raise UserError(
+                f"predict takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
+            )
+        return pictures
+
+    @functools.cached_property
+    def _forward(self) -> Forward:
+        return make_forward(self.model, self._facts["mean"], self._facts["std"])
+
+    def _logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
+        return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta)
+
+
+def train(
+    config: Config | ConfigDict | FrozenConfigDict,
+    workdir: str | os.PathLike[str],
+    data: dict[str, Dataset] | None = None,
+) -> TrainedRun:
+    """Train, or go on with what is in workdir, to the end; the same run as `python -m vgg_jax.main` makes.
+
+    Args:
+      config: from `vgg_jax.config`, or any ConfigDict with its fields.
+      workdir: the run directory; everything is written there, and nothing elsewhere.
+      data: {"train", "validation", "test"} from `vgg_jax.data`; without it, what config.data says.
+
+    Raises:
+      UserError: the directory, the data or the devices do not fit the config, or the loss is not finite.
+      Stopped: SIGINT or SIGTERM came (to the main thread); everything is saved, and the same call goes on.
+    """
+    checked = configs.load(cast(ConfigDict, config))
+    training.train(checked, Path(workdir), data)
+    facts = directory.read_facts(Path(workdir))
+    return TrainedRun(Path(workdir), checked, facts, "latest")
+
+
+def load(
+    workdir: str | os.PathLike[str],
+    checkpoint: str = "latest",
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    config: str | os.PathLike[str] | None = None,
+) -> TrainedRun:
+    """A run directory's checkpoint, "latest" or "best".
+
+    Args:
+      overrides: where its data lie now, as {"data.data_dir": "pictures"}.
+      config: the config file that made it, for a run with a network or data of its own.
+
+    Raises: UserError when there is no such run or no whole checkpoint.
+    """
+    folder = Path(workdir)
+    its_config, facts = directory.read_run(folder, overrides, os.fspath(config) if config else None)
+    return TrainedRun(folder, its_config, facts, checkpoint)

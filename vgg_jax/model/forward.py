@@ -1,0 +1,50 @@
+"""A network in evaluation mode: uint8 images to logits, with or without averaging over views."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from vgg_jax.datasets.batches import normalise
+
+EVAL_BATCH = 512
+
+Forward = Callable[[Any, jax.Array], jax.Array]  # (variables, uint8 images [B, H, W, 3]) -> logits [B, classes]
+
+
+def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Forward:
+    return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std)))
+
+
+def predict(
+    forward: Forward, variables: Any, images: np.ndarray, batch_size: int = EVAL_BATCH, tta: str = "none"
+) -> np.ndarray:
+    """Logits [N, classes] of uint8 images [N, H, W, 3], in batches of one compiled size; weighted over `views`."""
+    return sum(weight * _predict(forward, variables, view, batch_size) for weight, view in views(images, tta))  # type: ignore[return-value]
+
+
+def views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarray]]:
+    """The (weight, images) that test-time augmentation averages.
+
+    none: the images. flip: they and their mirror images. flip_shift: also both shifted by a pixel to
+    the upper left and to the lower right, with half of the weight (the six views of Jordan 2024).
+    """
+    shifted = []
+    if tta == "flip_shift":
+        padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+        shifted = [padded[:, :-2, :-2], padded[:, 2:, 2:]]
+    for share, view in zip([0.5, 0.25, 0.25] if shifted else [1.0], [images, *shifted]):
+        if tta == "none":
+            yield share, view
+        else:
+            yield share / 2, view
+            yield share / 2, view[:, :, ::-1]
+
+
+def _predict(forward: Forward, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+    short = -len(images) % batch_size
+    padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)]) if short else images
+    logits = [forward(variables, batch) for batch in padded.reshape(-1, batch_size, *images.shape[1:])]
+    return np.concatenate([np.asarray(x) for x in logits])[: len(images)]  # fetched once all are dispatched

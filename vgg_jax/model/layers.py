@@ -1,0 +1,153 @@
+"""The operations of a VGG: 3x3 convolution, 2x2 max-pool, dropout.
+
+Each is one function (or module) with one meaning on every platform. On a GPU or TPU it is the
+stock XLA operation. On a CPU, XLA has two cliffs (a naive kernel on 2x2 maps, slow convolution
+gradients inside a loop), so there the 3x3 convolution is written as matrix products instead:
+Winograd's minimal filtering, one dense product for maps of 2x2.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from vgg_jax.model import winograd
+
+
+def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args, **kwargs) -> jax.Array:
+    """Drop-in for `lax.conv_general_dilated` in `nn.Conv` (stride 1, SAME, NHWC).
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [K, K, C, O]; K = 1 and K = 3 have a path of their own on a CPU.
+
+    Returns: [N, H, W, O], of x's dtype.
+    """
+    if jax.default_backend() != "cpu" or kernel.shape[:2] not in ((1, 1), (3, 3)):
+        return lax.conv_general_dilated(x, kernel, *args, **kwargs)
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 products are slower than float32 ones on a CPU
+    return conv_cpu(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
+
+
+def conv_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """SAME convolution by matrix products, chosen by shape. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K 1 or 3"""
+    if kernel.shape[:2] == (1, 1):
+        return x @ kernel[0, 0]
+    return _conv_tiny_map(x, kernel) if max(x.shape[1:3]) <= 2 else winograd.conv(x, kernel)
+
+
+def _conv_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """On a map of 2x2 or less every output pixel sees every input pixel through exactly one tap: one dense layer."""
+    n, h, w, c = x.shape
+    pixels = [(i, j) for i in range(h) for j in range(w)]
+    taps = [[kernel[1 + i - a, 1 + j - b] for a, b in pixels] for i, j in pixels]
+    dense = jnp.stack([jnp.stack(row, 1) for row in taps])  # [input pixel, C, output pixel, O]
+    return (x.reshape(n, -1) @ dense.reshape(h * w * c, -1)).reshape(n, h, w, -1)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 max-pool, stride 2. [N, H, W, C] -> [N, H//2, W//2, C]; of a tie the first takes the gradient.
+
+    On a CPU by reshape: its gradient is three times faster than select-and-scatter.
+    """
+    if jax.default_backend() != "cpu":
+        return nn.max_pool(x, (2, 2), (2, 2))
+    return _max_pool_cpu(x)
+
+
+def _window_max(x: jax.Array) -> jax.Array:
+    a, b, c, d = _windows(x)
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+
+
+def _windows(x: jax.Array) -> list[jax.Array]:
+    """The four elements of every window, each [N, H//2, W//2, C], row by row."""
+    n, h, w, c = x.shape
+    windows = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+    return [windows[:, :, i, :, j] for i in range(2) for j in range(2)]
+
+
+def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _window_max(x), x
+
+
+def _max_pool_bwd(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    """The window's elements are compared with each other, never with the saved maximum.
+
+    XLA may compute x twice, for the maximum and for the gradient, and round it differently; JAX's own
+    rule then finds no element equal to the maximum and divides by zero.
+    """
+    a, b, c, d = _windows(x)
+    upper, a_first, c_first = jnp.maximum(a, b) >= jnp.maximum(c, d), a >= b, c >= d
+    takes = (upper & a_first, upper & ~a_first, ~upper & c_first, ~upper & ~c_first)
+    da, db, dc, dd = (jnp.where(take, dy, 0) for take in takes)
+    dx = jnp.stack([jnp.stack([da, db], 3), jnp.stack([dc, dd], 3)], 2)
+    n, h, w, channels = x.shape
+    even = dx.reshape(n, h // 2 * 2, w // 2 * 2, channels)
+    return (jnp.pad(even, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))),)
+
+
+_max_pool_cpu = jax.custom_vjp(_window_max)
+_max_pool_cpu.defvjp(_max_pool_fwd, _max_pool_bwd)
+
+
+def global_max(x: jax.Array) -> jax.Array:
+    """The maximum over each image. [N, H, W, C] -> [N, C]; of a tie the first takes the gradient.
+
+    Chosen by place: the gradient of `x.max` has the same fault as that of JAX's max-pool (`_max_pool_bwd`).
+    """
+    flat = x.reshape(len(x), -1, x.shape[-1])
+    chosen = jnp.arange(flat.shape[1])[None, :, None] == flat.argmax(1, keepdims=True)
+    return jnp.where(chosen, flat, 0).sum(1)
+
+
+class Dropout(nn.Module):
+    """Dropout from 8 random bits an element, four times cheaper than `nn.Dropout` on a CPU.
+
+    The rate is rounded to 1/256 (0.3 becomes 77/256 = 0.3008) and what is kept is scaled by the
+    inverse of exactly that, so the expectation of the output is the input.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[..., C] -> [..., C]; needs the `dropout` RNG when train is True and the rate is not 0."""
+        dropped = round(self.rate * 256)
+        if not train or dropped == 0:
+            return x
+        channels = x.shape[-1]
+        words = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], -(-channels // 4)))
+        octets = lax.bitcast_convert_type(words, jnp.uint8).reshape(*x.shape[:-1], -1)
+        keep = octets[..., :channels] >= dropped
+        return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
+
+
+def whitening_filters(images: jax.Array, size: int) -> jax.Array:
+    """Filters that turn size x size patches of images into uncorrelated numbers of variance 1.
+
+    The eigenvectors of the patches' second moments over sqrt(eigenvalue + 5e-4), and their
+    negatives. [N, H, W, C] -> [size, size, C, 2 size^2 C]. Source: Page 2019, Jordan 2024.
+    """
+    h, w, c = images.shape[1:]
+    shifted = [images[:, i : h - size + 1 + i, j : w - size + 1 + j] for i in range(size) for j in range(size)]
+    patches = jnp.stack(shifted, 3).reshape(-1, size * size * c)
+    values, vectors = jnp.linalg.eigh(patches.T @ patches / len(patches))
+    filters = vectors / jnp.sqrt(jnp.maximum(values, 0) + 5e-4)[None]
+    return jnp.concatenate([filters, -filters], 1).reshape(size, size, c, -1)
+
+
+class Whitening(nn.Module):
+    """A convolution by `whitening_filters` of the images it was initialised with; it is not trained.
+
+    The filters are a variable of `batch_stats`, beside the other statistics of the data.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] -> [N, H, W, 2 size^2 C]"""
+        kernel = self.variable("batch_stats", "kernel", lambda: whitening_filters(x.astype(jnp.float32), self.size))
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel.value.astype(x.dtype), (1, 1), "SAME", dimension_numbers=numbers)

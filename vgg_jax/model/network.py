@@ -1,0 +1,82 @@
+"""The network of a config, and what it counts."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.model.vgg import VGG
+from vgg_jax.settings import code
+from vgg_jax.settings.fields import Config
+
+
+def make_model(config: Config, num_classes: int, axis_name: str = "") -> nn.Module:
+    """A `VGG`, or what the config's own `get_model` returns: any Linen module that is called with `train=`.
+
+    Its variables are `params` and `batch_stats`, its random numbers in training those of `dropout`.
+    axis_name: of a `VGG`, for `pmap`.
+
+    Raises: UserError when `get_model` returns something else.
+    """
+    if get_model := code.of(config).get_model:
+        model = get_model(config, num_classes)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"get_model returns no flax.linen.Module but {type(model).__name__}")
+        return model
+    fields: Any = config.model
+    return VGG(num_classes=num_classes, axis_name=axis_name, **fields)
+
+
+def shapes(model: nn.Module, image_size: int) -> Any:
+    """The variables' shapes and dtypes."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+
+
+class LayerCount(NamedTuple):
+    name: str
+    parameters: int
+    multiply_adds: int  # an image
+
+
+def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
+    """Parameters and multiply-adds of every layer that has parameters, in the order of the network.
+
+    Multiply-adds are those of convolutions and dense layers: kernel elements x output pixels.
+    """
+    rows = []
+
+    def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        layer = context.module
+        if isinstance(layer, (nn.Conv, nn.Dense, nn.BatchNorm)) and context.method_name == "__call__":
+            leaves = layer.variables["params"]
+            pixels = math.prod(output.shape[1:-1])
+            multiply_adds = leaves["kernel"].size * pixels if "kernel" in leaves else 0
+            rows.append(LayerCount(str(layer.name), sum(leaf.size for leaf in leaves.values()), multiply_adds))
+        return output
+
+    with nn.intercept_methods(record):
+        shapes(model, image_size)
+    return rows
+
+
+def totals(model: nn.Module, image_size: int = 32) -> dict[str, int]:
+    """The network's "parameters" and "multiply_adds" of an image."""
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes(model, image_size)["params"])),
+        "multiply_adds": sum(row.multiply_adds for row in count(model, image_size)),
+    }
+
+
+def line(config: Config, num_classes: int) -> str:
+    """A config's network in a line."""
+    total = totals(make_model(config, num_classes), config.data.image_size)
+    own = code.of(config).get_model
+    name = "own network" if own else f"VGG {config.model.stages}, BatchNorm {config.model.batch_norm}"
+    return f"{name}: {total['parameters']:,} parameters, {total['multiply_adds'] / 1e6:,.1f} M multiply-adds an image"

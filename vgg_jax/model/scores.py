@@ -1,0 +1,49 @@
+"""What logits are worth: cross-entropy, accuracy, confusion, calibration."""
+
+import numpy as np
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[N, C] -> [N, C], in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Cross-entropy (nats), accuracy and top-5 accuracy of logits [N, C]; accuracies in [0, 1]."""
+    truth = logits[np.arange(len(labels)), labels]
+    better = (logits > truth[:, None]).sum(-1)
+    probability = softmax(logits)[np.arange(len(labels)), labels]
+    return {
+        "cross_entropy": float(-np.log(np.maximum(probability, 1e-300)).mean()),
+        "accuracy": float((logits.argmax(-1) == labels).mean()),
+        "top5_accuracy": float((better < 5).mean()),
+    }
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[C, C] counts, rows the true class, columns the predicted one."""
+    classes = logits.shape[-1]
+    return np.bincount(labels * classes + logits.argmax(-1), minlength=classes**2).reshape(classes, classes)
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error (Guo et al. 2017) and its bins of equal width.
+
+    ECE = sum over bins of n_b / N * |accuracy_b - confidence_b|; each bin gives its count, mean
+    confidence and accuracy.
+    """
+    probability = softmax(logits)
+    confidence, correct = probability.max(-1), logits.argmax(-1) == labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    rows = []
+    for b in np.unique(which):
+        inside = which == b
+        rows.append({
+            "low": float(b / bins),
+            "count": int(inside.sum()),
+            "confidence": float(confidence[inside].mean()),
+            "accuracy": float(correct[inside].mean()),
+        })  # fmt: skip
+    error = sum(r["count"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / len(labels)
+    return error, rows

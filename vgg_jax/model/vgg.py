@@ -1,0 +1,165 @@
+"""One VGG: a table of stages and a set of switches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vgg_jax.model.layers import Dropout, Whitening, conv_general_dilated, global_max, max_pool
+from vgg_jax.settings.fields import STAGES
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.1),
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+
+_scaling = nn.initializers.variance_scaling
+_torch_linear = _scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a dense layer
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """PyTorch's default, but the first output channels are the input channels (a Dirac kernel)."""
+    kernel, n = _torch_linear(key, shape, dtype), min(shape[-2:])
+    centre = (shape[0] // 2, shape[1] // 2)
+    return kernel.at[..., :n].set(0).at[(*centre, jnp.arange(n), jnp.arange(n))].set(1)
+
+
+# name -> (convolution kernels, dense kernels); biases start at zero.
+KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
+    "msr": (_scaling(2.0, "fan_out", "normal"), _torch_linear),  # N(0, sqrt(2 / (k * k * out)))
+    "xavier_normal": (nn.initializers.glorot_normal(),) * 2,
+    # Kaiming normal, fan-out, with the gain of a leaky ReLU of slope 0.1.
+    "kaiming_leaky": (_scaling(2 / (1 + 0.1**2), "fan_out", "normal"),) * 2,
+    "he_normal": (_scaling(2.0, "fan_in", "normal"), _torch_linear),
+    "identity": (_identity, _torch_linear),  # the first output channels copy the input's
+}
+
+
+class VGG(nn.Module):
+    """VGG for small images; every variant of it is a setting of these fields.
+
+    Variables: `params`, and with BatchNorm `batch_stats`. RNG: `dropout`, in training only.
+
+    Attributes:
+      stages: a key of `STAGES`.
+      num_classes: outputs.
+      width: multiplies the channels of every convolution.
+      hidden: sizes of the dense layers before the output.
+      batch_norm: "none", or its place: "before" or "after" the activation.
+      batch_norm_head: also normalise after each hidden dense layer.
+      batch_norm_scale: whether BatchNorm has a scale; it always has a bias.
+      batch_norm_epsilon, batch_norm_momentum: of the running statistics, Flax's convention.
+      stage_dropout: a rate per stage, applied after every convolution but the stage's last;
+        empty for none.
+      head_dropout: a rate per dense layer, applied to its input; empty for none.
+      whitening: side of the patches that a fixed first layer whitens, made at initialisation from
+        the images given then (`whitening_filters`); 0 for no such layer.
+      pool: where a stage's max-pool stands: after its "last" or its "first" convolution.
+      global_pool: the maximum over all that is left of the image enters the head.
+      bias: whether convolutions and dense layers have one.
+      logits_scale: what the outputs are multiplied by.
+      residual: every convolution becomes a block conv-BN-act-conv-BN, plus its input, act.
+      activation: a key of `ACTIVATIONS`.
+      kernel_init: a key of `KERNEL_INITS`.
+      dtype: of the computation; parameters and statistics stay float32.
+      axis_name: average BatchNorm statistics over this mapped axis (`pmap`), or "".
+    """
+
+    stages: str = "D"
+    num_classes: int = 10
+    width: float = 1.0
+    hidden: tuple[int, ...] = (512,)
+    batch_norm: str = "before"
+    batch_norm_head: bool = True
+    batch_norm_scale: bool = True
+    batch_norm_epsilon: float = 1e-3
+    batch_norm_momentum: float = 0.9
+    stage_dropout: tuple[float, ...] = ()
+    head_dropout: tuple[float, ...] = ()
+    whitening: int = 0
+    pool: str = "last"
+    global_pool: bool = False
+    bias: bool = True
+    logits_scale: float = 1.0
+    residual: bool = False
+    activation: str = "relu"
+    kernel_init: str = "msr"
+    dtype: str = "float32"
+    axis_name: str = ""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """[N, H, W, 3] normalised images -> [N, num_classes] float32 logits."""
+        x = x.astype(self.dtype)
+        if self.whitening:
+            x = ACTIVATIONS[self.activation](Whitening(self.whitening, name="whiten")(x))
+        for s, widths in enumerate(STAGES[self.stages], 1):
+            pooled = 1 if self.pool == "first" else len(widths)
+            for i, features in enumerate(widths, 1):
+                x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
+                if i < len(widths):
+                    x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
+        x = global_max(x) if self.global_pool else x.reshape(len(x), -1)
+        for i, features in enumerate(self.hidden, 1):
+            x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
+            x = self._dense(features, f"fc{i}")(x)
+            x = self._activate(x, f"_fc{i}" if self.batch_norm_head else "", train)
+        x = Dropout(_at(self.head_dropout, len(self.hidden)), name="dropout_logits")(x, train)
+        return self._dense(self.num_classes, "logits")(x).astype(jnp.float32) * self.logits_scale
+
+    def _block(self, x: jax.Array, features: int, name: str, train: bool, pooled: bool) -> jax.Array:
+        """One convolution and its activation, or the residual block that stands in its place, and the pool."""
+        if pooled and self.pool == "last":
+            return max_pool(self._block(x, features, name, train, False))
+        if not self.residual:
+            x = self._conv(features, f"conv{name}")(x)
+            return self._activate(max_pool(x) if pooled else x, name, train)
+        y = self._activate(self._conv(features, f"conv{name}a")(x), f"{name}a", train)
+        y = self._norm(self._conv(features, f"conv{name}b")(y), f"{name}b", train)
+        if x.shape[-1] != features:
+            x = self._norm(self._conv(features, f"proj{name}", size=1)(x), f"{name}p", train)
+        return ACTIVATIONS[self.activation](x + y)
+
+    def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Activation with BatchNorm `bn{name}` before or after it, or without (no name)."""
+        place = self.batch_norm if name else "none"
+        if place == "before":
+            x = self._norm(x, name, train)
+        x = ACTIVATIONS[self.activation](x)
+        return self._norm(x, name, train) if place == "after" else x
+
+    def _norm(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        if self.batch_norm == "none":
+            return x
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.batch_norm_momentum,
+            epsilon=self.batch_norm_epsilon,
+            use_scale=self.batch_norm_scale,
+            dtype=self.dtype,
+            axis_name=self.axis_name or None,
+            name=f"bn{name}",
+        )(x)
+
+    def _conv(self, features: int, name: str, size: int = 3) -> nn.Conv:
+        return nn.Conv(
+            features,
+            (size, size),
+            use_bias=self.bias,
+            dtype=self.dtype,
+            kernel_init=KERNEL_INITS[self.kernel_init][0],
+            conv_general_dilated=conv_general_dilated,
+            name=name,
+        )
+
+    def _dense(self, features: int, name: str) -> nn.Dense:
+        kernel_init = KERNEL_INITS[self.kernel_init][1]
+        return nn.Dense(features, use_bias=self.bias, dtype=self.dtype, kernel_init=kernel_init, name=name)
+
+
+def _at(rates: tuple[float, ...], i: int) -> float:
+    return rates[i] if i < len(rates) else 0.0

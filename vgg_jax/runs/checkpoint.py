@@ -1,0 +1,252 @@
+"""Checkpoints: the only file that knows Orbax.
+
+`latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are
+two managers, because one that keeps the best deletes what is newer. A checkpoint is sealed once it is
+on the disk; one whose seal is missing or broken is put aside in `damaged/`, never deleted or used. So is
+what a run had earned, when no state is left that it could go on from.
+"""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import linen as nn
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.model.network import make_model, shapes
+from vgg_jax.runs import seal
+from vgg_jax.settings.fields import Config
+from vgg_jax.training.sharding import is_first, wait_for_all
+from vgg_jax.training.step import TrainState
+
+_OVERHEAD = 2**18  # bytes of a checkpoint that are not its arrays
+
+
+class Checkpoints:
+    """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it.
+
+    Raises: RunFailed when all that was saved is damaged.
+    """
+
+    def __init__(self, workdir: Path):
+        self._workdir, self._folder = workdir, workdir / "latest"
+        if is_first():
+            for kind in ("best", "latest"):
+                _put_aside(workdir, kind)
+            _begin_again(workdir)
+        wait_for_all("checkpoints_checked")
+        self._latest = _manager(self._folder, max_to_keep=2, cleanup_tmp_directories=True)
+        self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
+        self._background = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
+
+    def save_latest(self, state: TrainState) -> None:
+        """In the background, once the one before is on the disk."""
+        step = int(state.step)
+        if self._latest.latest_step() == step:
+            return
+        self.wait()
+        args = {name: ocp.args.StandardSave(tree) for name, tree in _one_copy(_items(state)).items()}
+        _reserve(self._workdir, state)
+        with _one_line(self._workdir):
+            self._latest.save(step, args=ocp.args.Composite(**args))
+        self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
+
+    def save_best(self, step: int, variables: Any) -> None:
+        """On the disk when it returns, so that no later `save_latest` can get ahead of it."""
+        _reserve(self._workdir, variables)
+        with _one_line(self._workdir):
+            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
+            _finish(self._best, self._workdir / "best" / str(step))
+
+    def steps(self) -> set[int]:
+        """Those whose state can be restored."""
+        return set(self._latest.all_steps())
+
+    def restore(self, template: TrainState, step: int) -> TrainState:
+        """The state of that step, in the shape of template."""
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(template).items()}
+        restored = _read(self._folder, self._latest, step, ocp.args.Composite(**args))
+        training = restored["training"]
+        average = restored["variables"] if "trained" in training else {}
+        trained = training.pop("trained", restored["variables"])
+        return TrainState(key=jax.random.wrap_key_data(training.pop("key")), average=average, **training, **trained)
+
+    def drop_after(self, step: int) -> None:
+        """Delete what is newer, which a crash between two saves can leave; training on makes it again."""
+        for manager in (self._latest, self._best):
+            for newer in [s for s in manager.all_steps() if s > step]:
+                manager.delete(newer)
+
+    def wait(self) -> None:
+        """Until everything saved is on the disk and sealed."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with _one_line(self._workdir):
+                saving.result()
+
+    def close(self) -> None:
+        self.wait()
+        self._background.shutdown()
+        self._latest.close()
+        self._best.close()
+
+
+def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, nn.Module, Any]:
+    """(step, model, variables as NumPy) of a run's `latest` or `best` checkpoint, on any machine.
+
+    Raises: UserError when there is none that is whole.
+    """
+    folder = workdir / which
+    if not saved_steps(workdir, which):
+        raise UserError(f"no checkpoint in {folder}; train it first, or give another --workdir or --checkpoint")
+    model = make_model(config, num_classes)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(model, config.data.image_size))
+    template = {"batch_stats": {}} | zeros
+    step = _newest_whole(workdir, which)
+    with _manager(folder) as manager:
+        args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
+        return step, model, _read(folder, manager, step, args)["variables"]
+
+
+def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
+    """Steps with a checkpoint in a run directory."""
+    folder = workdir / which
+    return set(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else set()
+
+
+def _newest_whole(workdir: Path, which: str) -> int:
+    faults = _faults(workdir, which)
+    whole = max((step for step, fault in faults.items() if not fault), default=None)
+    if whole is None:
+        step = max(faults)
+        raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
+    for step in [step for step in faults if step > whole]:
+        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
+    return whole
+
+
+def _put_aside(workdir: Path, kind: str) -> None:
+    """Move what is damaged to workdir/damaged/."""
+    faults = _faults(workdir, kind)
+    whole = [step for step, fault in faults.items() if not fault]
+    lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
+    for step in sorted(step for step, fault in faults.items() if fault):
+        folder = workdir / kind / str(step)
+        print(f"{folder} is damaged ({faults[step]}); it is now {_move(workdir, folder)}", flush=True)
+    if kind == "latest" and lost and not whole:
+        raise RunFailed(
+            f"no whole checkpoint is left in {workdir / kind}; what was damaged is in {workdir / 'damaged'}, "
+            "and the same command now begins at step 0"
+        )
+
+
+def _begin_again(workdir: Path) -> None:
+    """Put aside what a run without a state to go on from has earned: its best checkpoints, records and summary."""
+    if saved_steps(workdir) or not (saved_steps(workdir, "best") or (workdir / "summary.json").exists()):
+        return
+    for name in ("best", "metrics.jsonl", "probes.jsonl", "summary.json"):
+        if (workdir / name).exists():
+            print(f"nothing to go on from in {workdir / 'latest'}: {name} is now {_move(workdir, workdir / name)}")
+
+
+def _move(workdir: Path, what: Path) -> Path:
+    """Move a part of a run to workdir/damaged/; returns where it is now."""
+    aside = workdir / "damaged"
+    aside.mkdir(exist_ok=True)
+    return what.rename(aside / "_".join((*what.relative_to(workdir).parts, str(len(list(aside.iterdir()))))))
+
+
+def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
+    """Of every saved step what is wrong with it, or None. Runs begun before there were seals may lack them."""
+    folders = {step: workdir / kind / str(step) for step in saved_steps(workdir, kind)}
+    sealed = json.loads((workdir / "run.json").read_text()).get("sealed", False)
+    return {
+        step: None if seal.is_cut_off(folder) and not sealed else seal.fault(folder) for step, folder in folders.items()
+    }
+
+
+def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
+    """Wait for a save, then seal it."""
+    manager.wait_until_finished()
+    if is_first():
+        seal.write(folder)
+
+
+def _reserve(workdir: Path, tree: Any) -> None:
+    """Ask for the room that a save takes, and give it back: a refusal is quiet here and noisy halfway through.
+
+    Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
+    """
+    if not is_first():
+        return
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    try:
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
+    except OSError as error:
+        if error.errno in errors.MACHINE:  # others say that the file system cannot reserve
+            raise UserError(_refusal(workdir, error.errno)) from None
+
+
+@contextlib.contextmanager
+def _one_line(workdir: Path) -> Iterator[None]:
+    """End the process in one line when the machine refuses halfway: Orbax leaves threads behind that would go on."""
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore have classes of their own for it, the number is in the text
+        found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
+        if found is None:
+            raise
+        errors.give_up(_refusal(workdir, int(found[1])))
+
+
+def _refusal(workdir: Path, code: int) -> str:
+    if not workdir.exists():
+        return f"{workdir} was removed while the run was in it; nothing more can be saved"
+    return (
+        f"cannot save in {workdir}: {os.strerror(code)}; the checkpoints before are kept, and the same command "
+        "goes on from them"
+    )
+
+
+def _one_copy(tree: Any) -> Any:
+    """What is on every device of this only process, from the first; Orbax would cut it up to read a part from each."""
+    return tree if jax.process_count() > 1 else jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds: the variables, which suffice to evaluate, and the rest of the state."""
+    training = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
+    if state.average:
+        training["trained"] = state.trained
+    return {"variables": state.variables, "training": training | {"key": jax.random.key_data(state.key)}}
+
+
+def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
+    try:
+        return manager.restore(step, args=args)
+    except Exception as error:  # Orbax and TensorStore have many classes
+        if errors.OUT_OF_MEMORY in str(error) or errors.is_of_the_machine(error):
+            raise
+        what = f"{type(error).__name__}: {str(error)[:120]}"
+        raise UserError(
+            f"cannot restore {folder / str(step)} ({what}); run.json has the versions that it was saved with"
+        ) from None
+
+
+def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
+    chosen = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True, **options)
+    return ocp.CheckpointManager(folder.absolute(), options=chosen)

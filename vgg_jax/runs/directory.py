@@ -1,0 +1,234 @@
+"""A run's directory: what it says of itself, and whether a command may go on in it."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from vgg_jax import __version__
+from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+from vgg_jax.training import sharding
+
+# Fields that change where or how often, but no result.
+_FREE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
+    """Make the directory of a new run, or check that an old one is of the same config and data.
+
+    Raises: UserError listing what differs, or when the config does not fit the data or the devices.
+    """
+    if config.train.batch_size > len(data["train"]):
+        raise UserError(
+            f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"
+        )
+    sharding.place(config)
+    _make(workdir)
+    with lock(workdir):
+        if os.path.exists(workdir / "config.json"):
+            _check_same(workdir, config, describe(data))
+        elif sharding.is_first():
+            _write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
+            _write(workdir / "config.json", configs.to_json(config))
+        else:
+            raise UserError(f"{workdir} is not the directory that process 0 has made; all processes must see the same")
+
+
+def _make(workdir: Path) -> None:
+    if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
+        raise UserError(
+            f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
+        )
+    if os.path.isfile(workdir):
+        raise UserError(f"{workdir} is a file; give another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot make {workdir} ({getattr(error, 'strerror', error)}); give another --workdir"
+        ) from None
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f"cannot write to {workdir}; give another --workdir")
+
+
+def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
+    old_config, old_facts = read_run(workdir)
+    old, new = configs.flatten(old_config), configs.flatten(config)
+    differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
+    if differing:
+        listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
+        raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
+    _say_if_changed(workdir, old, new)
+    if old_facts["fingerprint"] != facts["fingerprint"]:
+        raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+
+
+def _say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    if old.get("code.sha256") != new.get("code.sha256"):
+        print(f"{new['code.file']} has changed since the run in {workdir} began with it", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Hold a run directory; the system lets go of it when the process ends, however it ends.
+
+    Raises: RunFailed when another process holds it.
+    """
+    if not sharding.is_first():  # the first one holds it for all
+        yield
+        return
+    with open(workdir / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFailed(f"another process is training in {workdir}; give another --workdir") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def read_run(
+    workdir: Path, overrides: Mapping[str, Any] = MappingProxyType({}), own: str | Path | None = None
+) -> tuple[Config, dict[str, Any]]:
+    """(config, facts) of a run directory.
+
+    Args:
+      overrides: may say where its data lie now.
+      own: the config file that made it, for a run with a network or data of its own.
+
+    Raises: UserError when it is none, or an override or file would make it another run.
+    """
+    for field in overrides:
+        if field not in _FREE:
+            raise UserError(
+                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_FREE))} can change"
+            )
+    try:
+        config = configs.from_json((workdir / "config.json").read_text())
+        config = configs.override(_with_code(workdir, config, own) if own else config, overrides)
+        return config, read_facts(workdir)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
+    except (ValueError, AttributeError, TypeError, KeyError, configs.MalformedError) as error:
+        raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
+
+
+def read_facts(workdir: Path) -> dict[str, Any]:
+    """run.json of a run directory: its classes, data, versions and machine."""
+    facts = json.loads((workdir / "run.json").read_text())
+    _check_facts(facts)
+    return facts
+
+
+def _with_code(workdir: Path, config: Config, own: str | Path) -> Config:
+    """The run's config with the code of that file."""
+    given = configs.load(own)
+    old, new = configs.flatten(config), configs.flatten(given)
+    for part in ("model", "data"):
+        if old.get(f"code.{part}", False) != new.get(f"code.{part}", False):
+            raise UserError(f"{own} is not the config of the run in {workdir}: get_{part} is in only one of them")
+    if "code.sha256" not in new:
+        return config
+    _say_if_changed(workdir, old, new)
+    return configs.with_code(config, given)
+
+
+def _check_facts(facts: Any) -> None:
+    """Raises: ValueError or another error that a damaged run.json leads to."""
+    colours = [facts["mean"], facts["std"]]
+    names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])
+    numbers = all(len(colour) == 3 and all(type(x) in (int, float) for x in colour) for colour in colours)
+    if not names or not numbers or set(facts["fingerprint"]) != {"train", "validation", "test"}:
+        raise ValueError("fields are missing or of another kind")
+
+
+def describe(data: dict[str, Dataset]) -> dict[str, Any]:
+    """What whoever gets the directory needs to know of the data."""
+    train = data["train"]
+    return {
+        "class_names": train.class_names,
+        "mean": train.mean,
+        "std": train.std,
+        "sizes": {split: len(dataset) for split, dataset in data.items()},
+        "fingerprint": {split: dataset.fingerprint for split, dataset in data.items()},
+    }
+
+
+def origin() -> dict[str, Any]:
+    """Versions, machine and git commit that make a run."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "vgg_jax": __version__,
+        "sealed": True,  # every checkpoint is; not so in runs of earlier versions
+        "commit": commit,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": device(),
+    }
+
+
+def device() -> str:
+    """The kind of device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
+    first, cores = sharding.devices()[0], sharding.cores()
+    return first.device_kind + (f" ({cores} core{'s' if cores > 1 else ''})" if first.platform == "cpu" else "")
+
+
+def devices(config: Config) -> str:
+    """'8 x NVIDIA H100', of 2 processes if there are several."""
+    count, processes = sharding.place(config).size, jax.process_count()
+    return (f"{count} x " if count > 1 else "") + device() + (f", {processes} processes" if processes > 1 else "")
+
+
+def read_seconds(workdir: Path) -> float:
+    """How long a run had taken at its last save; 0.0 where nobody has written it."""
+    try:
+        return float((workdir / "seconds.txt").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0.0
+
+
+def write_seconds(workdir: Path, seconds: float) -> None:
+    _write(workdir / "seconds.txt", f"{seconds}\n")
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """What a finished run wrote; None before that."""
+    try:
+        return json.loads((workdir / "summary.json").read_text())
+    except (FileNotFoundError, ValueError):  # it can be made again
+        return None
+
+
+def drop_summary(workdir: Path) -> None:
+    """Before training goes on: the run is no longer finished."""
+    if sharding.is_first():
+        (workdir / "summary.json").unlink(missing_ok=True)
+
+
+def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
+    _write(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(file)

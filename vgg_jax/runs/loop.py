@@ -1,0 +1,274 @@
+"""The training loop around the compiled chunks: progress, log points, checkpoints, stop signals.
+
+It trains one run, or several at once that differ in nothing but their seed, in one program.
+"""
+
+import contextlib
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vgg_jax.console.errors import RunFailed, Stopped
+from vgg_jax.console.progress import Progress, Stopwatch
+from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.model.forward import make_forward
+from vgg_jax.runs import directory, pictures
+from vgg_jax.runs.checkpoint import saved_steps
+from vgg_jax.runs.log import Record
+from vgg_jax.runs.run import Run
+from vgg_jax.settings.fields import Config
+from vgg_jax.training import sharding
+from vgg_jax.training.optim import warmup_epochs
+from vgg_jax.training.step import (
+    Recipe,
+    TrainState,
+    first_images,
+    init_state,
+    make_recipe,
+    make_train_chunk,
+    together,
+    zero_sums,
+)
+
+Job = tuple[Config, Path]  # a run's config and its directory
+CHUNK_SECONDS = 2.0  # how long a chunk should take: as often the bar moves and a stop is heeded
+
+
+class Probe(NamedTuple):
+    """Something measured in training, every so many steps, before the step; goes to probes.jsonl.
+
+    measure(state, images and labels of the whole training set on the device) -> what to record.
+    """
+
+    every: int
+    measure: Callable[[TrainState, Batch], Record]
+
+
+def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, Any]:
+    """Train to the end, from the newest checkpoint if there is one; returns the summary.
+
+    Raises:
+      RunFailed: the loss is not finite, or another process is training in workdir.
+      Stopped: SIGINT or SIGTERM came; everything is saved.
+    """
+    return fit_together([config], data, [workdir])[0]
+
+
+def fit_together(
+    configs: Sequence[Config], data: dict[str, Dataset], workdirs: Sequence[Path], probe: Probe | None = None
+) -> list[dict[str, Any]]:
+    """`fit` for configs that differ only in their seed, all in one program, each in its own directory.
+
+    They go on from the newest step that all have saved.
+    """
+    config, train, placement = configs[0], data["train"], sharding.place(configs[0])
+    recipe = make_recipe(config, len(train.class_names), len(train))
+    forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
+    # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
+    with _stop_signals() as stop, contextlib.ExitStack() as stack:
+        for workdir in workdirs:
+            stack.enter_context(directory.lock(workdir))
+        runs = [
+            stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward, placement)))
+            for c, workdir in zip(configs, workdirs)
+        ]
+        step = _common_step(runs)
+        summaries = [directory.read_summary(workdir) for workdir in workdirs]
+        if step == recipe.total_steps and all(summaries):
+            print("already finished")
+            return [summary for summary in summaries if summary]
+        for workdir in workdirs:
+            directory.drop_summary(workdir)
+        images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
+        state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
+        return _Loop(config, data, recipe, runs, probe).train(state, stop)
+
+
+def in_step(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups of jobs that can go on together: they have a saved step in common, or none at all."""
+    groups: list[tuple[set[int], list[Job]]] = []
+    for job in jobs:
+        steps = saved_steps(job[1]) or {0}
+        for common, members in groups:
+            if common & steps:
+                common &= steps
+                members.append(job)
+                break
+        else:
+            groups.append((steps, [job]))
+    return [members for _, members in groups]
+
+
+def _common_step(runs: Sequence[Run]) -> int:
+    """The newest step to go on from. A kill can leave one run a save ahead, or one saved once and one not yet."""
+    saved = [run.checkpoints.steps() for run in runs]
+    common = set.intersection(*(steps if len(steps) > 1 else steps | {0} for steps in saved))
+    if not common:
+        listed = ", ".join(f"{run.workdir} at {max(steps, default=0)}" for run, steps in zip(runs, saved))
+        raise RunFailed(f"these runs have no step in common to go on from together: {listed}; train each by itself")
+    return max(common)
+
+
+class _Loop:
+    """What the loop holds between chunks besides the state, which has a leading axis if runs are several."""
+
+    def __init__(self, config: Config, data: dict[str, Dataset], recipe: Recipe, runs: list[Run], probe: Probe | None):
+        self.config, self.data, self.recipe, self.runs, self.probe = config, data, recipe, runs, probe
+        self.placement = runs[0].placement
+        self.watch = Stopwatch(max(run.seconds for run in runs))
+        self.last_save = time.monotonic()
+
+    def train(self, state: TrainState, stop: list[int]) -> list[dict[str, Any]]:
+        total, batch_size = self.recipe.total_steps, self.config.train.batch_size
+        step = int(self._split(state)[0].step)
+        images = {"image": self.data["train"].images, "label": self.data["train"].labels}
+        on_device = self.placement.replicate(images)
+        if step == 0 and sharding.is_first():
+            for run in self.runs:
+                self._draw_samples(run, images)
+        asked_warmup, warmup = self.config.schedule.warmup_epochs, warmup_epochs(self.config)
+        if warmup != asked_warmup:
+            print(f"a warm-up of {asked_warmup:g} epochs would fill the run; it is cut to {warmup:g}")
+        print(f"{'resumed' if step else 'started'} at step {step} of {total}, compiling", flush=True)
+        run_chunk = self._compile(state, on_device)
+        chunk, asked = 1, 0
+        with contextlib.closing(Progress(total, "training", " steps", step)) as progress:
+            while step < total and not asked:
+                self._measure(state, on_device, step)
+                n = min(chunk, self._until_pause(step))
+                with self.watch("train") as lap:
+                    state = run_chunk(state, on_device, np.int32(n))
+                    sums = self._sums(state)
+                step += n
+                for run, one in zip(self.runs, sums):
+                    run.check_finite(one)
+                self.watch.images += n * batch_size * len(self.runs)
+                progress.update(n, self._note(step, sums, n / lap.seconds))
+                if self._is_log_point(step):
+                    state = self._log(state, sums, progress)
+                chunk, late, asked = self._agree(n * CHUNK_SECONDS / lap.seconds, stop)
+                if late:
+                    self._save(state)
+        if step == total:
+            self._measure(state, on_device, step)
+        self._save(state)
+        self._wait()
+        where = ", ".join(str(run.workdir) for run in self.runs)
+        if step < total:
+            raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", asked)
+        summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, self._split(state))]
+        if asked or stop:
+            raise Stopped(f"asked to stop when {where} was just finished", asked or stop[0])
+        return summaries
+
+    def _compile(self, state: TrainState, on_device: Batch) -> Any:
+        chunk = make_train_chunk(self.config, self.recipe, self.data["train"], self.placement)
+        function = chunk if len(self.runs) == 1 else lambda state, *rest: together(lambda one: chunk(one, *rest), state)
+        with self.watch("compile") as lap:
+            compiled = self.placement.jit(function, donate_argnums=0).lower(state, on_device, np.int32(1)).compile()
+        print(f"compiled in {lap.seconds:.1f} s", flush=True)
+        return compiled
+
+    def _agree(self, chunk: float, stop: list[int]) -> tuple[int, bool, int]:
+        """(steps of the next chunk, whether to save now, the signal to stop by or 0), the same in all processes."""
+        late = time.monotonic() - self.last_save > self.config.train.save_minutes * 60
+        chunk, late, asked = sharding.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
+        return chunk, bool(late), asked
+
+    def _split(self, state: TrainState) -> list[TrainState]:
+        """The state of each run."""
+        if len(self.runs) == 1:
+            return [state]
+        return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(self.runs))]
+
+    def _sums(self, state: TrainState) -> list[dict[str, Any]]:
+        sums = jax.device_get(state.sums)
+        return [sums] if len(self.runs) == 1 else [{k: v[i] for k, v in sums.items()} for i in range(len(self.runs))]
+
+    def _until_pause(self, step: int) -> int:
+        """Steps until the epoch ends or something is to be measured."""
+        periods = [self.recipe.steps_per_epoch] + ([self.probe.every] if self.probe else [])
+        return min(period - step % period for period in periods)
+
+    def _measure(self, state: TrainState, on_device: Batch, step: int) -> None:
+        if self.probe is None or step % self.probe.every:
+            return
+        with self.watch("probe"):
+            for run, one in zip(self.runs, self._split(state)):
+                if not run.probes.records or run.probes.records[-1]["step"] < step:
+                    run.probes.write({"step": step} | self.probe.measure(one, on_device))
+
+    def _is_log_point(self, step: int) -> bool:
+        epoch, rest = divmod(step, self.recipe.steps_per_epoch)
+        return rest == 0 and (epoch % self.config.train.eval_epochs == 0 or step == self.recipe.total_steps)
+
+    def _note(self, step: int, sums: Sequence[dict[str, Any]], steps_per_second: float) -> str:
+        examples = max(sum(one["count"] for one in sums), 1)
+        return (
+            f"epoch {step / self.recipe.steps_per_epoch:.2f}/{self.config.train.epochs}  "
+            f"loss {sum(one['loss'] for one in sums) / examples:.4f}  "
+            f"accuracy {sum(one['correct'] for one in sums) / examples:.2%}  "
+            f"{steps_per_second * self.config.train.batch_size * len(self.runs):,.0f} images/s"
+        )
+
+    def _log(self, state: TrainState, sums: Sequence[dict[str, Any]], progress: Progress) -> TrainState:
+        """A record of every run; returns the state with its sums at zero."""
+        timing = {"images_per_second": self.watch.speed(), "trained_together": len(self.runs)}
+        states = self._split(state)
+        for run, one, its_sums in zip(self.runs, states, sums):
+            line = run.log_point(one, its_sums, self.watch, timing)
+            progress.say(line if len(self.runs) == 1 else f"seed {run.config.seed}  {line}")
+        return _join([one.replace(sums=self.placement.replicate(zero_sums())) for one in states])
+
+    def _save(self, state: TrainState) -> None:
+        with self.watch("save"):
+            self._wait()  # so that no run is ever more than one save behind another
+            for run, one in zip(self.runs, self._split(state)):
+                run.save(one, self.watch.total())
+        self.last_save = time.monotonic()
+
+    def _wait(self) -> None:
+        for run in self.runs:
+            run.checkpoints.wait()
+
+    def _draw_samples(self, run: Run, images: Any) -> None:
+        dataset, key = self.data["train"], jax.random.key(np.uint32(run.config.seed))
+        order = epoch_order(key, jnp.int32(0), len(dataset))
+        batch = make_get_batch(self.config, dataset)(key, jnp.int32(0), images, order)
+        n = min(64, self.config.train.batch_size)
+        names = [dataset.class_names[i] for i in batch["label"][:n]]
+        pictures.samples(batch["image"][:n], names, dataset, run.workdir / "samples.png")
+
+
+def _join(states: Sequence[TrainState]) -> TrainState:
+    return states[0] if len(states) == 1 else jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM is put into, in the main thread; a second one acts as ever."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def receive(number: int, _: Any) -> None:
+        received.append(number)
+        for n, old in previous.items():
+            signal.signal(n, old)
+
+    previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for n, old in previous.items():
+            signal.signal(n, old)

@@ -1,0 +1,75 @@
+"""Pictures of a run. Each function writes one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vgg_jax.datasets.load import Dataset
+
+COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}  # told apart by the colour-blind
+
+
+def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
+    """Loss and accuracy by epoch, train against test, learning-rate drops as dotted lines."""
+    figure, axes = subplots(1, 2, figsize=(11, 4))
+    epochs = [r["epoch"] for r in records]
+    for axis, measure, scale in zip(axes, ("loss", "accuracy"), (1, 100)):
+        for split, colour in COLOURS.items():
+            values = [scale * r[f"{split}_{measure}"] for r in records if f"{split}_{measure}" in r]
+            if values:
+                style = "o-" if len(values) == 1 else "-"
+                axis.plot(epochs, values, style, color=colour, label=f"{split} {values[-1]:.4g}", lw=1.5)
+        for epoch in _drops(records):
+            axis.axvline(epoch, color="grey", ls=":", lw=0.8)
+        axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(
+        "train: running mean over the epoch, with augmentation and dropout; dotted: learning-rate drops", fontsize=9
+    )
+    write(figure, file)
+
+
+def _drops(records: Sequence[dict[str, Any]]) -> list[int]:
+    """Epochs after which the learning rate fell at once, from a plateau."""
+    rates = [r["learning_rate"] for r in records]
+    steps = range(1, len(rates))
+    plateau = [i < 2 or rates[i - 1] == rates[i - 2] for i in steps]
+    return [records[i - 1]["epoch"] for i, flat in zip(steps, plateau) if flat and rates[i] <= 0.6 * rates[i - 1]]
+
+
+def samples(images: Any, titles: Sequence[str], dataset: Dataset, file: Path) -> None:
+    """A grid of normalised images [N, H, W, 3] as the network sees them, with their labels."""
+    pixels = np.asarray(images) * np.asarray(dataset.std, np.float32) + np.asarray(dataset.mean, np.float32)
+    gallery(np.clip(pixels, 0, 1), titles, file)
+
+
+def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
+    """A grid of images [N, H, W, 3], uint8 or in [0, 1], with a title each."""
+    columns, height = 8, 1.2  # of a cell; an image is 0.95 a side
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(columns * 1.4, rows * height * 1.4))
+    axis = figure.add_axes((0, 0, 1, 1))  # one for all: sixty take seconds to lay out
+    for i, (image, title) in enumerate(zip(images, titles)):
+        left, top = i % columns, i // columns * height
+        axis.imshow(image, interpolation="nearest", extent=(left, left + 0.95, top + 0.95, top))
+        axis.text(left + 0.475, top - 0.03, title, fontsize=7, ha="center", va="bottom")
+    axis.set(xlim=(0, columns - 0.05), ylim=(rows * height - 0.25, height - 1.45))
+    axis.axis("off")
+    write(figure, file)
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """As pyplot's, without its global state: a notebook's backend and figures stay as they are."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def write(figure: Figure, file: Path) -> None:
+    """Whole or not at all: a picture is never left half written."""
+    partial = file.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(file)

@@ -1,0 +1,153 @@
+"""One run in its directory: evaluation at the log points, the best epoch, checkpoints, the summary."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vgg_jax.console.errors import RunFailed
+from vgg_jax.console.progress import Stopwatch, clock
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.model.forward import EVAL_BATCH, Forward, predict
+from vgg_jax.model.network import totals
+from vgg_jax.model.scores import scores
+from vgg_jax.runs import directory, pictures
+from vgg_jax.runs.checkpoint import Checkpoints
+from vgg_jax.runs.log import Lines, Log, Record, protocols
+from vgg_jax.settings.fields import Config
+from vgg_jax.training.sharding import Placement, is_first
+from vgg_jax.training.step import Recipe, TrainState
+
+
+class Run:
+    """What one run holds besides its state. Open it, `restore`, then log and save; `close` in the end."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: dict[str, Dataset],
+        workdir: Path,
+        recipe: Recipe,
+        forward: Forward,
+        placement: Placement,
+    ):
+        self.config, self.data, self.workdir, self.recipe, self.forward = config, data, workdir, recipe, forward
+        self.checkpoints = Checkpoints(workdir)
+        batch = min(EVAL_BATCH, max(len(data["validation"]), len(data["test"])))
+        self.eval_batch = -(-batch // placement.size) * placement.size
+        self.placement = placement
+        self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
+        self.unsaved_best: tuple[int, Any] | None = None
+        self.drawn = 0  # records in curves.png
+        self.seconds = 0.0  # that the sessions before this one took
+
+    def restore(self, template: TrainState, step: int) -> TrainState:
+        """The state of that step, template at 0; the records after it are dropped."""
+        self.checkpoints.drop_after(step)
+        state = self.checkpoints.restore(template, step) if step else template
+        self.log = Log(self.workdir, step)
+        self.probes = Lines(self.workdir / "probes.jsonl", step)
+        self.best = max((r[self.criterion] for r in self.log.records), default=-1.0)
+        recorded = [r["seconds"] for r in self.log.records]
+        self.seconds = max(directory.read_seconds(self.workdir), *recorded[-1:], 0.0) if step else 0.0
+        return state
+
+    def check_finite(self, sums: Mapping[str, Any]) -> None:
+        """Raises: RunFailed when a loss since the last log point was not finite."""
+        if sums["bad_step"] >= 0:
+            self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
+
+    def _diverged(self, what: str) -> None:
+        step = max(self.checkpoints.steps(), default=None)
+        saved = (
+            f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
+        )
+        raise RunFailed(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
+
+    def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, timing: Record) -> str:
+        """Evaluate, write a record, remember the best; returns the line to show."""
+        step = int(state.step)
+        record: Record = {
+            "step": step,
+            "epoch": step // self.recipe.steps_per_epoch,
+            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # of the last step taken
+            "train_loss": float(sums["loss"] / sums["count"]),
+            "train_accuracy": float(sums["correct"] / sums["count"]),
+        }
+        with watch("evaluate"):
+            for split in ("validation", "test"):
+                if len(self.data[split]):
+                    record |= self._evaluate(state, split, self.data[split])
+        record |= timing | {"seconds": watch.total()}
+        if not all(math.isfinite(value) for value in record.values()):
+            self._diverged(f"a loss is not finite after step {step}")
+        self.log.write(record)
+        if record[self.criterion] > self.best:
+            self.best = record[self.criterion]
+            self.unsaved_best = (step, jax.tree.map(jnp.copy, state.variables))
+        return (
+            f"epoch {record['epoch']}/{self.config.train.epochs}  step {step}  lr {record['learning_rate']:.3g}"
+            + "".join(
+                f"  {split} loss {record[f'{split}_loss']:.4f} accuracy {record[f'{split}_accuracy']:.2%}"
+                for split in ("train", "validation", "test")
+                if f"{split}_loss" in record
+            )
+            + f"  {record['images_per_second']:,.0f} images/s  {clock(record['seconds'])}"
+        )
+
+    def _evaluate(self, state: TrainState, split: str, dataset: Dataset) -> Record:
+        logits = predict(self.forward, state.variables, dataset.images, self.eval_batch)
+        loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(dataset.labels))))
+        return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"]}
+
+    def _tta_accuracy(self, state: TrainState, tta: str) -> float:
+        test = self.data["test"]
+        logits = predict(self.forward, state.variables, test.images, self.eval_batch, tta)
+        return scores(logits, test.labels)["accuracy"]
+
+    def save(self, state: TrainState, seconds: float) -> None:
+        """The best first, so that no state is on the disk whose best is not; and how long the run has taken."""
+        if not _all_finite(state.variables):
+            self._diverged(f"a parameter is not finite at step {int(state.step)}")
+        if self.unsaved_best is not None:
+            self.checkpoints.save_best(*self.unsaved_best)
+            self.unsaved_best = None
+        self.checkpoints.save_latest(state)
+        if is_first():
+            directory.write_seconds(self.workdir, seconds)
+            if len(self.log.records) > self.drawn:
+                pictures.curves(self.log.records, self.workdir / "curves.png")
+                self.drawn = len(self.log.records)
+
+    def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
+        """Write summary.json; returns it."""
+        tta = self.config.train.tta
+        with watch("evaluate"):
+            views = {} if tta == "none" else {"tta": {"views": tta, "test_accuracy": self._tta_accuracy(state, tta)}}
+            train_accuracy = self._evaluate(state, "train", self.data["train"].sample(10_000))["train_accuracy"]
+        summary = {
+            "protocols": protocols(self.log.records),
+            **views,
+            "train_accuracy": train_accuracy,  # in evaluation mode, of 10,000 images or all
+            **totals(self.recipe.model, self.config.data.image_size),
+            "seconds": watch.total(),
+            "compiled_share": watch.compiled_share(),
+            "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},
+            "device": directory.devices(self.config),
+        }
+        if is_first():
+            directory.write_summary(self.workdir, summary)
+        return summary
+
+    def close(self) -> None:
+        self.checkpoints.close()
+        if hasattr(self, "log"):
+            self.log.close()
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

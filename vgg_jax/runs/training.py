@@ -1,0 +1,31 @@
+"""Train a run in its directory, from its config to its summary."""
+
+from pathlib import Path
+from typing import Any
+
+from vgg_jax.datasets import load
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.model import network
+from vgg_jax.runs import directory
+from vgg_jax.runs.loop import fit
+from vgg_jax.settings.fields import Config
+from vgg_jax.training import sharding
+
+
+def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = None) -> dict[str, Any]:
+    """Train, or go on, and say on the way what is trained on what; returns the summary.
+
+    Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
+    """
+    found = splits or sharding.in_turn("data", lambda: load.load(config))
+    sharding.in_turn("directory", lambda: directory.open_run(workdir, config, found))
+    print(network.line(config, len(found["train"].class_names)))
+    print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
+    print(f"on {directory.devices(config)}, run directory {workdir}", flush=True)
+    summary = fit(config, found, workdir)
+    for protocol, result in summary["protocols"].items():
+        if result:
+            print(f"{protocol:>9}: test accuracy {result['test_accuracy']:.2%} (epoch {result['epoch']})")
+    if tta := summary.get("tta"):
+        print(f"with {tta['views']} views: test accuracy {tta['test_accuracy']:.2%}")
+    return summary

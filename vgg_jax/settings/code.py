@@ -1,0 +1,44 @@
+"""A network or data of one's own: the functions `get_model` and `get_data` that a config file may define.
+
+A config stays plain data: its group `code` names the file and its SHA-256, and the functions are kept here by that.
+A run directory therefore never runs code by itself; whoever uses such a run gives the file again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from vgg_jax.console.errors import UserError
+
+
+class Code(NamedTuple):
+    """What a config file defines beside `get_config`."""
+
+    get_model: Callable[[Any, int], Any] | None  # (config, number of classes) -> Linen module
+    get_data: Callable[[Any], Any] | None  # (config) -> {"train", "validation", "test"}
+
+
+_known: dict[str, Code] = {}
+
+
+def register(module: ModuleType, file: Path, sha256: str) -> dict[str, Any]:
+    """Keep a config file's functions; returns its group `code`, empty if it defines none."""
+    code = Code(getattr(module, "get_model", None), getattr(module, "get_data", None))
+    if not any(code):
+        return {}
+    _known[sha256] = code
+    return {"file": file.name, "sha256": sha256, "model": bool(code.get_model), "data": bool(code.get_data)}
+
+
+def of(config: Any) -> Code:
+    """The functions of a config.
+
+    Raises: UserError when its file has not been given in this process.
+    """
+    group = config.get("code")
+    if not group:
+        return Code(None, None)
+    if group.sha256 not in _known:
+        raise UserError(f"the network or the data of this run are made by {group.file}: give that file as --config")
+    return _known[group.sha256]

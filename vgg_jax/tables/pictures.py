@@ -1,0 +1,59 @@
+"""Pictures of a table. Each function writes one PNG."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgg_jax.runs.pictures import COLOURS, subplots, write
+
+
+def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
+    """A table's rows: ours at the final epoch and at the best, over seeds, beside the reported numbers."""
+    rows = result["rows"]
+    figure, axis = subplots(figsize=(9, 1.6 + 0.42 * len(rows)))
+    marks = (("final", "o", COLOURS["train"], -0.12), ("best_test", "s", COLOURS["test"], 0.12))
+    for protocol, mark, colour, shift in marks:
+        for y, row in enumerate(rows):
+            accuracies = [run["test_accuracy"][protocol] for run in row["runs"] if run["counts"]]
+            values = [100 * accuracy for accuracy in accuracies if accuracy is not None]
+            if values:
+                spread = np.std(values, ddof=1) if len(values) > 1 else None
+                axis.errorbar(np.mean(values), y + shift, xerr=spread, fmt=mark, color=colour, capsize=3, ms=5)
+        axis.plot(
+            [], [], mark, color=colour, label={"final": "final epoch", "best_test": "best epoch on test"}[protocol]
+        )
+    reported = [(row["reported"], y) for y, row in enumerate(rows) if row["reported"]]
+    axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported (best on test)")
+    axis.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axis.set(xlabel="test accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    figure.supxlabel(textwrap.fill(caption, 120), x=0.01, ha="left", fontsize=7)
+    write(figure, file)
+
+
+def curves(result: dict[str, Any], file: Path) -> None:
+    """Train and test accuracy by epoch of every row, a thin line a seed."""
+    rows = [row for row in result["rows"] if row["runs"]]
+    columns = min(4, len(rows))
+    figure, axes = subplots(
+        -(-len(rows) // columns), columns, figsize=(3.1 * columns, 0.5 + 2.3 * -(-len(rows) // columns)),
+        squeeze=False, sharey=True,
+    )  # fmt: skip
+    for axis in axes.flat[len(rows) :]:
+        axis.axis("off")
+    for axis, row in zip(axes.flat, rows):
+        for run in row["runs"]:
+            epochs, train, test = np.array(run["curve"]).T
+            for split, values in (("train", train), ("test", test)):
+                axis.plot(epochs, 100 * values, "o-" if len(epochs) == 1 else "-", color=COLOURS[split], lw=1, ms=3)
+        axis.set_title(f"{row['name']}, n = {len(row['runs'])}", fontsize=8)
+        axis.grid(alpha=0.3)
+    for split in ("train", "test"):
+        axes[0, 0].plot([], [], color=COLOURS[split], label=split)
+    axes[0, 0].legend(fontsize=7)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("accuracy (%)", fontsize=9)
+    write(figure, file)

@@ -1,0 +1,34 @@
+"""The tables of the two projects: their rows, and what the projects reported."""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    config: str  # in configs/
+    name: str  # the project's own
+    what: str
+    reported: float | None  # the project's accuracy in %, its best epoch on the test set
+
+
+TABLES = {
+    "project1": (
+        Row("bn_dropout", "BN + dropout", "VGG16 with BatchNorm and dropout", 89.89),
+        Row("dropout", "dropout only", "without BatchNorm", 88.67),
+        Row("bn", "BN only", "without dropout", 88.73),
+        Row("plain", "neither", "without both", 86.65),
+    ),
+    "project2": (
+        Row("vgg_a", "VGG_A", "baseline", 75.77),
+        Row("vgg_a_l2", "VGG_A + L2", "weight decay 1e-4 as an L2 gradient in Adam", 74.98),
+        Row("vgg_a_mse", "VGG_A + squared error", "squared error against one-hot targets", None),
+        Row("vgg_a_bn", "VGG_BatchNorm", "conv-BN-ReLU", 80.43),
+        Row("vgg_a_bn_sgd", "VGG_BatchNorm + SGD", "SGD 1e-3, momentum 0.9", 75.53),
+        Row("vgg_a_dropout", "VGG_Dropout", "dropout 0.5 twice in the head", None),
+        Row("vgg_a_dropout_bn", "VGG_Dropout_BN", "conv-ReLU-BN, dropout 0.5 twice in the head", 81.66),
+        Row("vgg_light", "VGG_Light", "conv 16, conv 32, head 128-128-10", 68.71),
+        Row("vgg_a_dropout_bn_res", "VGG_Dropout_BN_Res", "every convolution a residual block", 81.96),
+        Row("vgg_a_leaky_relu", "VGG_A_LeakyReLU", "slope 0.1, Kaiming normal", 82.16),
+        Row("vgg_a_dropout_bn_res_leaky", "VGG_Dropout_BN_Res_Leaky", "residual blocks, slope 0.1", None),
+    ),
+}
+OLD_NAMES = {"seed1": "project1", "seed2": "project2"}  # as the tables were once called

@@ -1,0 +1,127 @@
+"""The tables of the two projects: their rows, and what a folder of runs says about them."""
+
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vgg_jax.model.network import make_model, totals
+from vgg_jax.runs import directory, log
+from vgg_jax.tables.rows import TABLES, Row
+
+PROTOCOLS = ("final", "best_test", "selected")
+
+
+def collect(table: str, workdir: Path) -> dict[str, Any]:
+    """All that the run directories workdir/<config>/seed<n> say, as results/<table>.json holds it.
+
+    A run under way counts only where no seed of its row is finished. Accuracies are fractions, of the
+    test set but for train_accuracy.
+    """
+    return {"table": table, "rows": [_row(row, workdir / row.config) for row in TABLES[table]]}
+
+
+def _row(row: Row, folder: Path) -> dict[str, Any]:
+    names = [re.fullmatch(r"seed(\d+)", p.parent.name) for p in folder.glob("seed*/metrics.jsonl")]
+    found = {int(name[1]): folder / name[0] for name in names if name}
+    runs = [run for seed in sorted(found) if (run := _run(seed, found[seed]))["curve"]]
+    finished = [run["curve"][-1][0] == run["epochs"] for run in runs]
+    for run, done in zip(runs, finished):
+        run["counts"] = done or not any(finished)
+    counts: dict[str, int] = {}
+    if found:
+        config, facts = directory.read_run(found[min(found)])
+        counts = totals(make_model(config, len(facts["class_names"])), config.data.image_size)
+    return row._asdict() | counts | {"runs": runs}
+
+
+def _run(seed: int, workdir: Path) -> dict[str, Any]:
+    config, facts = directory.read_run(workdir)
+    records, summary = log.read(workdir), directory.read_summary(workdir) or {}
+    accuracy = {k: v and v["test_accuracy"] for k, v in log.protocols(records).items()}
+    if records and records[-1]["epoch"] < config.train.epochs:
+        accuracy["final"] = None
+    return {
+        "seed": seed,
+        "epochs": config.train.epochs,
+        "train_images": facts["sizes"]["train"],
+        "batch_size": config.train.batch_size,
+        "test_accuracy": accuracy,
+        "train_accuracy": summary.get("train_accuracy"),
+        "seconds": _seconds(records),
+        "device": facts["device"],
+        "commit": facts["commit"],
+        "curve": [[r["epoch"], r["train_accuracy"], r["test_accuracy"]] for r in records],
+    }
+
+
+def _seconds(records: Sequence[log.Record]) -> float:
+    """A run's share of the time that it and those trained together with it took."""
+    ends = [0.0, *(r["seconds"] for r in records)]
+    return sum((end - begin) / r.get("trained_together", 1) for begin, end, r in zip(ends, ends[1:], records))
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table as Markdown; a cell is empty where nothing was run."""
+    head = (
+        "row", "what it is", "reported (%)", "final (%)", "best on test (%)", "selected (%)",
+        "train - test", "epochs", "parameters", "multiply-adds", "seconds a seed",
+    )  # fmt: skip
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in result["rows"]:
+        runs = [run for run in row["runs"] if run["counts"]]
+        lines.append(_line([
+            f"{row['name']} (`{row['config']}.py`)",
+            row["what"],
+            f"{row['reported']:.2f}" if row["reported"] else "",
+            *(spread([100 * a for run in runs if (a := run["test_accuracy"][p]) is not None]) for p in PROTOCOLS),
+            spread([100 * g for g in gaps(row)]),
+            _epochs(runs),
+            f"{row['parameters']:,}" if runs else "",
+            f"{row['multiply_adds'] / 1e6:.1f} M" if runs else "",
+            f"{statistics.mean(run['seconds'] for run in runs):,.0f}" if runs else "",
+        ]))  # fmt: skip
+    return "\n".join([*lines, "", caption(result), ""])
+
+
+def caption(result: dict[str, Any]) -> str:
+    runs = [run for row in result["rows"] for run in row["runs"]]
+    if not runs:
+        return "Nothing has been run yet."
+    devices = " and ".join(sorted({run["device"] for run in runs}))
+    images = " and ".join(f"{n:,}" for n in sorted({run["train_images"] for run in runs}))
+    batch = " and ".join(str(n) for n in sorted({run["batch_size"] for run in runs}))
+    return (
+        f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
+        "on all test images; reported: the original project's best epoch on the test set. Epochs like 12 of 30: under "
+        "way, without a final accuracy. train - test: accuracy on training images (10,000 of them, in evaluation mode) "
+        "less the final one on test images, in points."
+    )
+
+
+def gaps(row: dict[str, Any]) -> list[float]:
+    """Train less test accuracy at the end of each finished run."""
+    return [
+        run["train_accuracy"] - run["test_accuracy"]["final"]
+        for run in row["runs"]
+        if run["train_accuracy"] is not None and run["test_accuracy"]["final"] is not None
+    ]
+
+
+def spread(values: Sequence[float]) -> str:
+    """[1, 2, 3] -> '2.00 ± 1.00 (3)'"""
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation} ({len(values)})"
+
+
+def _epochs(runs: Sequence[dict[str, Any]]) -> str:
+    """'30', or '12 of 30' under way."""
+    said = {(run["curve"][-1][0], run["epochs"]) for run in runs}
+    return ", ".join(str(total) if done == total else f"{done} of {total}" for done, total in sorted(said))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

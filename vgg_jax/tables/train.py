@@ -1,0 +1,95 @@
+"""Train a table's rows over several seeds."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.datasets import load
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.model import network
+from vgg_jax.runs import directory
+from vgg_jax.runs.loop import Job, fit_together, in_step
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+from vgg_jax.tables import pictures, table
+from vgg_jax.tables.rows import Row
+
+
+def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str, str]) -> dict[str, list[Job]]:
+    """What there is to train, by row; every config is checked before anything is trained."""
+    jobs = {}
+    for row in rows:
+        base = configs.load(configs.SHIPPED / f"{row.config}.py", overrides)
+        jobs[row.config] = [(c, workdir / row.config / f"seed{c.seed}") for c in configs.seeded(base, seeds)]
+    return jobs
+
+
+def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
+    """Train a row's seeds, as many of them in one program as stand at the same step and fit into memory.
+
+    Returns: what went wrong with which of them.
+    """
+    unfinished = [job for job in jobs if not _finished(job[1])]
+    return [failure for group in in_step(unfinished) for failure in _train_group(group, splits)]
+
+
+def _finished(workdir: Path) -> bool:
+    return directory.read_summary(workdir) is not None
+
+
+def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
+    try:
+        fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
+        return []
+    except RunFailed as error:  # one of them
+        parts = [[job] for job in group]
+        why = str(error)
+    except jax.errors.JaxRuntimeError as error:
+        if errors.OUT_OF_MEMORY not in str(error):
+            raise
+        half = len(group) // 2
+        parts = [group[:half], group[half:]]
+        why = f"not enough memory for {len(group)} seeds at once" if half else errors.LESS_MEMORY
+    if len(group) == 1:
+        return [why]
+    print(f"{why}; going on with {len(parts[0])} at once", flush=True)
+    return [failure for part in parts for failure in _train_group(part, splits)]
+
+
+def train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
+    """Trains row after row; returns what failed, so that one run's divergence costs no other run."""
+    loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
+    for config, workdir in [job for seeded in jobs.values() for job in seeded]:
+        key = _source(config)
+        loaded[key] = loaded.get(key) or load.load(config)
+        directory.open_run(workdir, config, loaded[key])
+    failed = []
+    for number, (name, seeded) in enumerate(jobs.items(), 1):
+        config = seeded[0][0]
+        splits = loaded[_source(config)]
+        print(f"row {number} of {len(jobs)}, {name}: {network.line(config, len(splits['train'].class_names))}")
+        try:
+            failed += [f"{name}: {failure}" for failure in train(seeded, splits)]
+        except UserError as error:  # the disk is full
+            raise UserError("; ".join([*failed, f"{name}: {error}"])) from None
+    return failed
+
+
+def _source(config: Config) -> str:
+    """What tells the data of two configs apart."""
+    fields: Any = config.data
+    return json.dumps(fields.to_dict())
+
+
+def write(result: dict[str, Any], text: str, results: Path) -> None:
+    """The table as JSON, Markdown and pictures."""
+    name = result["table"]
+    (results / f"{name}.json").write_text(json.dumps(result) + "\n")
+    (results / f"{name}.md").write_text(text)
+    pictures.accuracy(result, table.caption(result), results / f"{name}_accuracy.png")
+    pictures.curves(result, results / f"{name}_curves.png")

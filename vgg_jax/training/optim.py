@@ -1,0 +1,114 @@
+"""Learning-rate schedules, optimizers and losses, from the config."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vgg_jax.settings.fields import Config
+
+
+def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
+    """step -> learning rate. Epochs in the config are counted from the start, warm-up included."""
+    peak, c = config.optimizer.learning_rate, config.schedule
+    total = config.train.epochs * steps_per_epoch
+    warmup = min(round(warmup_epochs(config) * steps_per_epoch), total - 1)
+    if c.name == "one_cycle":
+        return optax.cosine_onecycle_schedule(total, peak, c.peak)
+    if c.name == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total)
+    if c.name == "triangular":
+        top = round(c.peak * total)
+        rise = optax.linear_schedule(c.start * peak, peak, top) if top else optax.constant_schedule(peak)
+        return optax.join_schedules([rise, optax.linear_schedule(peak, c.end * peak, total - top)], [top])
+    drops: list[int] = []
+    if c.name == "step":
+        count = int(config.train.epochs / c.decay_epochs)
+        drops = [round((i + 1) * c.decay_epochs * steps_per_epoch) for i in range(count)]
+    elif c.name == "milestones":
+        drops = [round(epoch * steps_per_epoch) for epoch in c.milestones]
+    boundaries = jnp.array(sorted(min(step, 2**31 - 1) for step in drops), jnp.int32)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        rate = peak * c.decay_rate ** jnp.sum(step >= boundaries)
+        return rate * jnp.minimum(1.0, step / warmup) if warmup else rate
+
+    return schedule
+
+
+def warmup_epochs(config: Config) -> float:
+    """Epochs of warm-up: those of the config, or half of a run that they would fill."""
+    asked, epochs = config.schedule.warmup_epochs, config.train.epochs
+    return asked if asked < epochs or config.schedule.name in ("one_cycle", "triangular") else epochs / 2
+
+
+def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
+
+    muon trains the kernels of convolutions, without decay; everything else is then sgd's. bias_rate
+    multiplies the learning rate of every bias.
+    """
+    c = config.optimizer
+    mask = functools.partial(is_named, "kernel") if c.decay == "kernels" else None
+    decay = [optax.add_decayed_weights(c.weight_decay, mask)] if c.weight_decay else []
+    sgd = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
+    if c.name.startswith("adam"):
+        steps = [optax.scale_by_adam(), *decay] if c.name == "adamw" else [*decay, optax.scale_by_adam()]
+    else:
+        steps = [sgd, *decay] if c.name == "sgdw" else [*decay, sgd]
+    if c.bias_rate != 1:
+        steps.append(optax.masked(optax.scale(c.bias_rate), functools.partial(is_named, "bias")))
+    update = optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+    if c.name != "muon":
+        return update
+    return optax.partition({"filters": _muon(config, schedule), "rest": update}, _is_filter)
+
+
+def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Muon (Jordan 2024) on convolution kernels as matrices [9 C, O]; every update has spectral norm ~ 1.
+
+    The kernels' own norms are held at sqrt(O), so muon_rate is the share of them that a step turns.
+    """
+    c = config.optimizer
+    matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+    muon = optax.contrib.scale_by_muon(
+        beta=c.muon_momentum,
+        ns_steps=3,
+        weight_dimension_numbers=lambda params: jax.tree.map(lambda _: matrix, params),
+    )
+    rate = optax.scale_by_learning_rate(lambda step: c.muon_rate / c.learning_rate * schedule(step))
+    return optax.chain(muon, rate, optax.stateless_with_tree_map(_hold_norm))
+
+
+def _hold_norm(update: Any, kernel: Any) -> jax.Array:
+    """The update that also brings a kernel [..., O] to norm sqrt(O) first."""
+    return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
+
+
+def _is_filter(params: Any) -> Any:
+    return jax.tree.map(lambda x: "filters" if x.ndim == 4 else "rest", params)
+
+
+def is_named(name: str, params: Any) -> Any:
+    """A tree of bools: True for every leaf of that name, as "kernel", or "bias" (BatchNorm's too)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, params)
+
+
+def make_loss(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """(logits [N, C], labels [N]) -> loss of each example [N].
+
+    cross_entropy is in nats; squared_error is the mean over classes of (logit - target)^2.
+    Targets are one-hot, mixed with uniform ones by label_smoothing.
+    """
+    squared, smoothing = config.loss.name == "squared_error", config.loss.label_smoothing
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+        if squared:
+            return jnp.mean((logits - targets) ** 2, -1)
+        return optax.softmax_cross_entropy(logits, targets)
+
+    return loss

@@ -1,0 +1,262 @@
+"""Devices and processes: where a run's arrays live, and what its processes agree on.
+
+The engine is JAX's: `jit` over a mesh with one axis, `data`, that splits the batch and replicates
+everything else; `shard_map` over it where devices work alone (micro-batches, evaluation); and
+`jax.distributed` between processes.
+"""
+
+import contextlib
+import ctypes
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import UserError
+from vgg_jax.settings.config import micro_batches
+from vgg_jax.settings.fields import Config
+
+HEARTBEAT_SECONDS = 30  # of silence, after which a process is taken for lost
+WAIT_SECONDS = 3600  # at most, for process 0 to prepare the data
+_LOST = "another process of this run is lost; start the same command again on all of them, and the run goes on"
+Result = TypeVar("Result")
+_BROKEN_LINK = ("Gloo", "NCCL", "closed by peer", "UNAVAILABLE", "coordination", "heartbeat", "Connection reset")
+
+
+class Placement(NamedTuple):
+    """Where a run's arrays live: on a mesh, or without one on a single device, where nothing is to be done."""
+
+    mesh: Mesh | None
+
+    @property
+    def size(self) -> int:
+        """Number of devices."""
+        return self.mesh.size if self.mesh else 1
+
+    def jit(self, function: Callable[..., Any], **options: Any) -> Any:
+        """`jax.jit` with its results on all devices alike."""
+        return (
+            jax.jit(function, **options) if self.mesh is None else jax.jit(function, out_shardings=self._all, **options)
+        )
+
+    def replicate(self, tree: Any) -> Any:
+        """A tree of arrays that every process has, on every device."""
+        return jax.device_put(tree) if self.mesh is None else jax.tree.map(lambda x: self._place(x, self._all), tree)
+
+    def split(self, batch: Any) -> Any:
+        """In a compiled function: the leading axis of a batch's arrays split over the devices."""
+        return batch if self.mesh is None else jax.lax.with_sharding_constraint(batch, self._split)
+
+    def forward(self, function: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, Any], jax.Array]:
+        """function(variables, NumPy images [B, ...]) with the images split over the devices."""
+        if self.mesh is None:
+            return function
+        split = PartitionSpec("data")
+        compiled = self.jit(self._each(function, (PartitionSpec(), split), split))
+        return lambda variables, images: compiled(variables, self._place(images, self._split))
+
+    def mean(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """In a compiled function: the mean over devices of function(shared, its part along parts' leading axis)."""
+        if self.mesh is None:
+            return function
+        return self._each(
+            lambda shared, part: jax.lax.pmean(function(shared, part), "data"),
+            (PartitionSpec(), PartitionSpec("data")),
+            PartitionSpec(),
+        )
+
+    def _each(self, function: Callable[..., Any], split: Any, joined: Any) -> Callable[..., Any]:
+        """function on each device's own part. What it scans over must not be split: XLA would gather it."""
+        return jax.shard_map(function, mesh=self.mesh, in_specs=split, out_specs=joined, check_vma=False)
+
+    @property
+    def _all(self) -> NamedSharding:
+        assert self.mesh is not None
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def _split(self) -> NamedSharding:
+        assert self.mesh is not None
+        return NamedSharding(self.mesh, PartitionSpec("data"))
+
+    def _place(self, x: Any, sharding: NamedSharding) -> jax.Array:
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+ONE_DEVICE = Placement(None)
+
+
+def place(config: Config) -> Placement:
+    """The devices of config.train, over which its batch must divide.
+
+    Raises: UserError when there are not so many, or the batch does not.
+    """
+    found, wanted, batch = devices(), config.train.devices, config.train.batch_size
+    n, alone = wanted or len(found), jax.process_count() == 1
+    if n > len(found):
+        raise UserError(f"config.train.devices={n}, but JAX finds {len(found)}; 0 takes what there is")
+    if n < len(found) and not alone:
+        raise UserError(f"config.train.devices={n}: several processes use all their {len(found)} devices; set it to 0")
+    if batch % n:
+        fits = max(1, round(batch / n)) * n
+        raise UserError(
+            f"config.train.batch_size={batch} does not divide among {n} devices; the nearest that fits is {fits}"
+            + (", or take fewer with --config.train.devices" if alone else "")
+        )
+    if (parts := micro_batches(config)) > 1 and parts % n:
+        raise UserError(
+            f"config.train.micro_batch={config.train.micro_batch} makes {parts} micro-batches, which do not divide "
+            f"among {n} devices; "
+            + (f"take {math.gcd(parts, n)} with --config.train.devices, or " if alone else "")
+            + "set micro_batch to 0"
+        )
+    return Placement(Mesh(np.array(found[:n]), ("data",)) if n > 1 else None)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_cores(config: Config, processes: int | None = None) -> None:
+    """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
+
+    Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
+    Among several processes, as the flags or Slurm count them, each takes its share.
+    """
+    processes = processes or int(os.environ.get("SLURM_NTASKS", "1"))
+    n = math.gcd(max(1, micro_batches(config) // processes), cores())
+    if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", n)
+
+
+def devices() -> list[Any]:
+    """Those of all processes.
+
+    Raises: UserError when JAX_PLATFORMS asks for a kind that JAX cannot find.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion where the CUDA plugin is not installed
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        if not asked:
+            raise
+        why = f" ({error})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS={asked}, but JAX finds no such device{why}; unset it, or see python -m vgg_jax.doctor"
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this process writes the logs: process 0, or the only one."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Until every process is here; a name serves once."""
+    if jax.process_count() > 1:  # naming them all has Orbax ask the coordinator; collectives would time out
+        everyone = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(f"vgg_jax_{name}", timeout=WAIT_SECONDS, processes=everyone)
+
+
+def in_turn(name: str, work: Callable[[], Result]) -> Result:
+    """What work returns, in process 0 first: the others find the files it has made."""
+    if is_first():
+        result = work()
+        wait_for_all(name)
+        return result
+    wait_for_all(name)
+    return work()
+
+
+def agree(*numbers: int) -> list[int]:
+    """The largest of every process's number, for each: what decides how a run goes on must be the same in all."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    return [int(n) for n in multihost_utils.process_allgather(np.array(numbers, np.int32)).max(0)]
+
+
+@contextlib.contextmanager
+def processes(coordinator: str | None, count: int | None, index: int | None) -> Iterator[None]:
+    """Join the processes of a run: those that the flags name, or that JAX detects (Slurm, Open MPI, TPU).
+
+    If one of them fails, it leaves without waiting, and the others end within a minute, with code 4.
+
+    Raises: UserError when they cannot be joined.
+    """
+    _join(coordinator, count, index)
+    devices()
+    if jax.process_count() == 1:
+        yield
+        return
+    on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: _leave(errors.Lost(_LOST)))
+    # A lost process is found by JAX's heartbeats, in a thread of C++ that ends this process by abort().
+    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
+    try:
+        with contextlib.nullcontext() if is_first() else _silence():
+            yield
+    except errors.Stopped:  # all stop together
+        raise
+    except jax.errors.JaxRuntimeError as error:
+        lost = any(word in str(error) for word in _BROKEN_LINK)
+        _leave(errors.Lost(f"{_LOST} ({str(error)[:200]})") if lost else error)
+    except BaseException as error:
+        _leave(error)
+    finally:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # on_abort ends with this function
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def _join(coordinator: str | None, count: int | None, index: int | None) -> None:
+    asked = not (coordinator is None and count is None and index is None)
+    if not asked and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
+        return  # a launcher's only process: JAX would give it one GPU of several
+    try:
+        jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handlers for SIGTERM
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            cluster_detection_method="deactivate" if asked else None,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError as error:
+        if asked:
+            raise UserError(
+                f"{error} Give --coordinator=HOST:PORT, --num_processes and --process_id to each process"
+            ) from None
+    except RuntimeError as error:
+        if asked or "before any JAX calls" not in str(error):
+            raise UserError(f"cannot join the other processes: {error}") from None
+
+
+def _leave(error: BaseException) -> None:
+    """End this process as the error says, without the farewell that would wait for the others."""
+    code, sys.stderr = 1, sys.__stderr__
+    try:
+        errors.run(lambda _: _throw(error), [])
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    errors.leave("", code if isinstance(code, int) else 1)
+
+
+def _throw(error: BaseException) -> None:
+    raise error
