@@ -22,7 +22,7 @@ from small import ROOT, SMALL, flags, write_folder
 
 from vgg_jax import cli, evaluate, main as train, predict
 from vgg_jax.console import errors
-from vgg_jax.datasets import archive, cifar, load as data
+from vgg_jax.datasets import archive, cifar, folder as folders, load as data
 from vgg_jax.runs import loop as fit
 from vgg_jax.settings import config as configs
 
@@ -177,7 +177,7 @@ def pictures(tmp_path: Path) -> Path:
     (lambda root: (root / CAT).write_bytes(EPS), "cannot identify", CAT),  # and not run it
     (lambda root: Image.new("L", (32, 32)).save(root / CAT, "JPEG", exif=TURNED), "cannot read picture", CAT),
     (lambda root: Image.new("L", (40, 32)).save(root / CAT), CAT + " is 40x32, not 32x32", ".resize=True"),
-    (lambda root: Image.new("1", (8200, 8200)).save(root / CAT), CAT + " is 8200x8200", str(data.MAX_PIXELS)),
+    (lambda root: Image.new("1", (8200, 8200)).save(root / CAT), CAT + " is 8200x8200", str(folders.MAX_PIXELS)),
     (lambda root: Image.new("1", (10000, 9500)).save(root / CAT), CAT, "pixels"),  # Pillow warns of it
     (lambda root: Image.fromarray(np.full((32, 32), 9999, np.uint16)).save(root / CAT), CAT, "8 bits"),  # or white
 ])  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from small import config, write_folder
 
-from vgg_jax.datasets.load import load, read_picture, statistics
+from vgg_jax.datasets.folder import read_picture
+from vgg_jax.datasets.load import load, statistics
 
 CIFAR = os.environ.get("CIFAR10_DIR", "")  # a prepared tfds directory, to test on the real data
 

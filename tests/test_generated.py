@@ -24,7 +24,7 @@ from small import ALL, ROOT, write_folder
 
 from vgg_jax import describe
 from vgg_jax.console.errors import UserError
-from vgg_jax.datasets import archive, cifar, load as data
+from vgg_jax.datasets import archive, cifar, folder as folders, load as data
 from vgg_jax.model.forward import make_forward
 from vgg_jax.runs import checkpoint, directory as rundir, seal
 from vgg_jax.settings import config as configs
@@ -97,7 +97,7 @@ def config_file(scene, rng, there):
     (there / "mine.py").write_text("\n".join(lines))
     with contextlib.redirect_stdout(io.StringIO()):
         describe.main(["--config", str(there / "mine.py")])
-    configs.validate(configs.load(str(there / "mine.py")))
+    configs.override(configs.load(str(there / "mine.py")), {})
 
 
 def an_archive(scene, rng, there):
@@ -147,7 +147,7 @@ def folder(scene, rng, there):
     fields = {"data.name": "folder", "data.data_dir": str(root), "data.resize": str(bool(rng.integers(2)))}
     loaded = data.load(configs.load(str(ROOT / "configs/default.py"), fields))
     assert loaded["train"].images.shape[1:] == (32, 32, 3) and set(loaded["train"].labels) <= {0, 1, 2}
-    assert len(loaded["train"]) == sum(len(data._pictures(root / "train" / c)) for c in loaded["train"].class_names)
+    assert len(loaded["train"]) == sum(len(folders._pictures(root / "train" / c)) for c in loaded["train"].class_names)
 
 
 def picture(scene, rng, there):
@@ -158,7 +158,7 @@ def picture(scene, rng, there):
     else:
         content = mutate(content, rng)
     (there / file.name).write_bytes(content)
-    read = data.read_picture(there / file.name, 32, resize=bool(rng.integers(2)))
+    read = folders.read_picture(there / file.name, 32, resize=bool(rng.integers(2)))
     assert read.shape == (32, 32, 3) and read.dtype == np.uint8
 
 

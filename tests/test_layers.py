@@ -49,7 +49,29 @@ def test_convolution_can_be_differentiated_twice():
 
 def test_convolution_keeps_the_dtype():
     x, kernel = jnp.ones((2, 4, 4, 16), jnp.bfloat16), jnp.ones((3, 3, 16, 8), jnp.bfloat16)
-    assert conv_general_dilated(x, kernel, (1, 1), "SAME").dtype == jnp.bfloat16
+    assert (
+        conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).dtype
+        == jnp.bfloat16
+    )
+
+
+OPTIONS = [
+    {}, {"strides": 2}, {"strides": (1, 2)}, {"padding": "VALID"}, {"padding": 1}, {"padding": 0},
+    {"padding": ((2, 0), (1, 1))}, {"padding": "CIRCULAR"}, {"kernel_dilation": 2},
+    {"input_dilation": 2, "padding": 1}, {"feature_group_count": 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_setting_of_nn_conv_is_what_flax_makes_of_it(options, size):
+    """The faster way is taken for what it computes, and for nothing else."""
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    stock, ours = (
+        nn.Conv(6, (size, size), **options, **more) for more in ({}, {"conv_general_dilated": conv_general_dilated})
+    )
+    variables = stock.init(jax.random.key(1), x)
+    np.testing.assert_allclose(ours.apply(variables, x), stock.apply(variables, x), rtol=1e-4, atol=1e-5)
 
 
 def test_convolution_under_vmap_is_the_plain_one():

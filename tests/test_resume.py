@@ -40,10 +40,10 @@ def command(run, **more):
     return [sys.executable, "-c", PROGRAM, *config, *flags(fields)]
 
 
-def start(run, **more):
+def start(run, program=(), **more):
     environment = os.environ | {"PYTHONPATH": PYTHONPATH} | ({"XLA_FLAGS": ""} if ALL else {})
     with open(f"{run}.log", "a") as log:
-        return subprocess.Popen(command(run, **more), env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(program or command(run, **more), env=environment, stdout=log, stderr=log)
 
 
 def log(run):
@@ -75,13 +75,13 @@ def without_timing(run):
     return [{k: v for k, v in record.items() if k not in TIMING} for record in read(run)]
 
 
-def interrupt(run, number, moment, **more):
+def interrupt(run, number, moment, program=(), **more):
     """Start or go on with a run, and signal it; returns whether it was writing a checkpoint just then.
 
     moment: "saving", when the directory of an unfinished save appears, or seconds after the compilation.
     """
     compiled = log(run).count("compiled in") if Path(f"{run}.log").exists() else 0
-    before, process = max(saved_steps(run), default=0), start(run, **more)
+    before, process = max(saved_steps(run), default=0), start(run, program, **more)
     deadline = time.monotonic() + 120
 
     def until(reached):

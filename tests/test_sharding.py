@@ -24,7 +24,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import epoch_order, make_get_batch
 from vgg_jax.runs import run as runs, seal
 from vgg_jax.runs.log import TIMING, read
-from vgg_jax.training import sharding
+from vgg_jax.training import processes, sharding
 from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, make_train_step
 
 STEPS, BATCH = 20, 16
@@ -152,7 +152,7 @@ def test_whom_a_process_joins(environment, given, expected, monkeypatch):
     monkeypatch.setattr(
         jax.distributed, "initialize", lambda *_, cluster_detection_method, **__: seen.append(cluster_detection_method)
     )
-    with sharding.processes(*given):
+    with processes.join(*given):
         assert seen == expected
 
 

@@ -24,7 +24,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.datasets import cifar, load
 from vgg_jax.runs import directory
 from vgg_jax.runs.loop import fit
-from vgg_jax.settings import cache, config as configs
+from vgg_jax.settings import cache, config as configs, files
 from vgg_jax.training import sharding
 
 # CUDA major version -> (what pip calls JAX's plugin, the oldest driver that runs it).
@@ -175,7 +175,7 @@ def smoke(devices: int) -> Finding:
     light = {"model.stages": "light", "model.stage_dropout": "()"}
     begun = time.monotonic()
     try:
-        config = configs.load(configs.SHIPPED / "quickstart.py", fields | light)
+        config = configs.load(files.SHIPPED / "quickstart.py", fields | light)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             splits = load.load(config)
             directory.open_run(Path(folder), config, splits)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_jax.console import errors, flags
-from vgg_jax.settings import config as configs
+from vgg_jax.settings import config as configs, help
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, f"{__doc__}\nThe fields of a config:\n{configs.listing()}", {
+    given, overrides = flags.parse(argv, f"{__doc__}\nThe fields of a config:\n{help.listing()}", {
         "--config": {"required": True, "help": "a config file, as configs/bn_dropout.py"},
         "--workdir": {"type": flags.path, "help": "the run directory; default checkpoints/<config name>"},
         "--coordinator": {"help": "HOST:PORT of process 0, for a run of several processes; Slurm needs none of these"},
@@ -22,10 +22,10 @@ def main(argv: Sequence[str]) -> None:
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     from vgg_jax.runs.training import train
     from vgg_jax.settings import cache
-    from vgg_jax.training import sharding
+    from vgg_jax.training import processes, sharding
 
     sharding.use_cores(config, given.num_processes)
-    with sharding.processes(given.coordinator, given.num_processes, given.process_id):
+    with processes.join(given.coordinator, given.num_processes, given.process_id):
         cache.use()
         train(config, workdir)
     print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; more by vgg-jax evaluate --workdir {workdir}")

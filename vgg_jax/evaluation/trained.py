@@ -14,7 +14,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.datasets.load import Dataset, load as load_data, read_picture
+from vgg_jax.datasets.folder import read_picture
+from vgg_jax.datasets.load import Dataset, load as load_data
 from vgg_jax.evaluation import report
 from vgg_jax.model import scores
 from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict

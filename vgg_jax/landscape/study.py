@@ -16,7 +16,8 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.landscape import band, hessian, interpret, probe, surface
 from vgg_jax.runs import directory, log
 from vgg_jax.runs.checkpoint import load_model
-from vgg_jax.runs.loop import Probe, fit_together, in_step
+from vgg_jax.runs.loop import Probe, fit_together
+from vgg_jax.runs.resuming import in_step
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.step import make_recipe

@@ -1,9 +1,8 @@
 """Checkpoints: the only file that knows Orbax.
 
-`latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are
-two managers, because one that keeps the best deletes what is newer. A checkpoint is sealed once it is
-on the disk; one whose seal is missing or broken is put aside in `damaged/`, never deleted or used. So is
-what a run had earned, when no state is left that it could go on from.
+`latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are two managers, because
+one that keeps the best deletes what is newer. A checkpoint is sealed once it is on the disk; one whose seal is missing
+or broken is put aside in `damaged/`, never deleted or used. So is what a run had earned, when no state is left.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import seal
 from vgg_jax.settings.fields import Config
-from vgg_jax.training.sharding import is_first, wait_for_all
+from vgg_jax.training.processes import is_first, wait_for_all
 from vgg_jax.training.step import TrainState
 
 _OVERHEAD = 2**18  # bytes of a checkpoint that are not its arrays
@@ -172,9 +171,8 @@ def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
     """Of every saved step what is wrong with it, or None. Runs begun before there were seals may lack them."""
     folders = {step: workdir / kind / str(step) for step in saved_steps(workdir, kind)}
     sealed = json.loads((workdir / "run.json").read_text()).get("sealed", False)
-    return {
-        step: None if seal.is_cut_off(folder) and not sealed else seal.fault(folder) for step, folder in folders.items()
-    }
+    unsealed = {step for step, folder in folders.items() if not sealed and seal.is_cut_off(folder)}
+    return {step: None if step in unsealed else seal.fault(folder) for step, folder in folders.items()}
 
 
 def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:

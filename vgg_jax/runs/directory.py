@@ -19,8 +19,9 @@ from vgg_jax import __version__
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.settings import config as configs
+from vgg_jax.settings.check import MalformedError
 from vgg_jax.settings.fields import Config
-from vgg_jax.training import sharding
+from vgg_jax.training import processes, sharding
 
 # Fields that change where or how often, but no result.
 _FREE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
@@ -41,7 +42,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
     with lock(workdir):
         if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
-        elif sharding.is_first():
+        elif processes.is_first():
             _write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
             _write(workdir / "config.json", configs.to_json(config))
         else:
@@ -88,7 +89,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
     Raises: RunFailed when another process holds it.
     """
-    if not sharding.is_first():  # the first one holds it for all
+    if not processes.is_first():  # the first one holds it for all
         yield
         return
     with open(workdir / ".lock", "a") as file:
@@ -123,7 +124,7 @@ def read_run(
         return config, read_facts(workdir)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
-    except (ValueError, AttributeError, TypeError, KeyError, configs.MalformedError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, MalformedError) as error:
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 
 
@@ -220,7 +221,7 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
 
 def drop_summary(workdir: Path) -> None:
     """Before training goes on: the run is no longer finished."""
-    if sharding.is_first():
+    if processes.is_first():
         (workdir / "summary.json").unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.training.sharding import is_first
+from vgg_jax.training.processes import is_first
 
 Record = dict[str, Any]
 # The only fields of a record that differ between a run and its repetition.

@@ -5,10 +5,8 @@ It trains one run, or several at once that differ in nothing but their seed, in 
 
 import contextlib
 import functools
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,17 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax.console.errors import RunFailed, Stopped
+from vgg_jax.console.errors import Stopped
 from vgg_jax.console.progress import Progress, Stopwatch
+from vgg_jax.console.stop import stop_signals
 from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.forward import make_forward
 from vgg_jax.runs import directory, pictures
-from vgg_jax.runs.checkpoint import saved_steps
 from vgg_jax.runs.log import Record
+from vgg_jax.runs.resuming import common_step
 from vgg_jax.runs.run import Run
 from vgg_jax.settings.fields import Config
-from vgg_jax.training import sharding
+from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import warmup_epochs
 from vgg_jax.training.step import (
     Recipe,
@@ -39,7 +38,6 @@ from vgg_jax.training.step import (
     zero_sums,
 )
 
-Job = tuple[Config, Path]  # a run's config and its directory
 CHUNK_SECONDS = 2.0  # how long a chunk should take: as often the bar moves and a stop is heeded
 
 
@@ -74,14 +72,14 @@ def fit_together(
     recipe = make_recipe(config, len(train.class_names), len(train))
     forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
-    with _stop_signals() as stop, contextlib.ExitStack() as stack:
+    with stop_signals() as stop, contextlib.ExitStack() as stack:
         for workdir in workdirs:
             stack.enter_context(directory.lock(workdir))
         runs = [
             stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward, placement)))
             for c, workdir in zip(configs, workdirs)
         ]
-        step = _common_step(runs)
+        step = common_step(runs)
         summaries = [directory.read_summary(workdir) for workdir in workdirs]
         if step == recipe.total_steps and all(summaries):
             print("already finished")
@@ -91,31 +89,6 @@ def fit_together(
         images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
         state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)
-
-
-def in_step(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Groups of jobs that can go on together: they have a saved step in common, or none at all."""
-    groups: list[tuple[set[int], list[Job]]] = []
-    for job in jobs:
-        steps = saved_steps(job[1]) or {0}
-        for common, members in groups:
-            if common & steps:
-                common &= steps
-                members.append(job)
-                break
-        else:
-            groups.append((steps, [job]))
-    return [members for _, members in groups]
-
-
-def _common_step(runs: Sequence[Run]) -> int:
-    """The newest step to go on from. A kill can leave one run a save ahead, or one saved once and one not yet."""
-    saved = [run.checkpoints.steps() for run in runs]
-    common = set.intersection(*(steps if len(steps) > 1 else steps | {0} for steps in saved))
-    if not common:
-        listed = ", ".join(f"{run.workdir} at {max(steps, default=0)}" for run, steps in zip(runs, saved))
-        raise RunFailed(f"these runs have no step in common to go on from together: {listed}; train each by itself")
-    return max(common)
 
 
 class _Loop:
@@ -132,13 +105,10 @@ class _Loop:
         step = int(self._split(state)[0].step)
         images = {"image": self.data["train"].images, "label": self.data["train"].labels}
         on_device = self.placement.replicate(images)
-        if step == 0 and sharding.is_first():
+        if step == 0 and processes.is_first():
             for run in self.runs:
                 self._draw_samples(run, images)
-        asked_warmup, warmup = self.config.schedule.warmup_epochs, warmup_epochs(self.config)
-        if warmup != asked_warmup:
-            print(f"a warm-up of {asked_warmup:g} epochs would fill the run; it is cut to {warmup:g}")
-        print(f"{'resumed' if step else 'started'} at step {step} of {total}, compiling", flush=True)
+        self._say_what_begins(step)
         run_chunk = self._compile(state, on_device)
         chunk, asked = 1, 0
         with contextlib.closing(Progress(total, "training", " steps", step)) as progress:
@@ -170,6 +140,13 @@ class _Loop:
             raise Stopped(f"asked to stop when {where} was just finished", asked or stop[0])
         return summaries
 
+    def _say_what_begins(self, step: int) -> None:
+        asked, warmup = self.config.schedule.warmup_epochs, warmup_epochs(self.config)
+        if warmup != asked:
+            print(f"a warm-up of {asked:g} epochs would fill the run; it is cut to {warmup:g}")
+        begun = "resumed" if step else "started"
+        print(f"{begun} at step {step} of {self.recipe.total_steps}, compiling", flush=True)
+
     def _compile(self, state: TrainState, on_device: Batch) -> Any:
         chunk = make_train_chunk(self.config, self.recipe, self.data["train"], self.placement)
         function = chunk if len(self.runs) == 1 else lambda state, *rest: together(lambda one: chunk(one, *rest), state)
@@ -181,7 +158,7 @@ class _Loop:
     def _agree(self, chunk: float, stop: list[int]) -> tuple[int, bool, int]:
         """(steps of the next chunk, whether to save now, the signal to stop by or 0), the same in all processes."""
         late = time.monotonic() - self.last_save > self.config.train.save_minutes * 60
-        chunk, late, asked = sharding.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
+        chunk, late, asked = processes.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
         return chunk, bool(late), asked
 
     def _split(self, state: TrainState) -> list[TrainState]:
@@ -251,24 +228,3 @@ class _Loop:
 
 def _join(states: Sequence[TrainState]) -> TrainState:
     return states[0] if len(states) == 1 else jax.tree.map(lambda *xs: jnp.stack(xs), *states)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM is put into, in the main thread; a second one acts as ever."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def receive(number: int, _: Any) -> None:
-        received.append(number)
-        for n, old in previous.items():
-            signal.signal(n, old)
-
-    previous = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for n, old in previous.items():
-            signal.signal(n, old)

@@ -18,7 +18,8 @@ from vgg_jax.runs import directory, pictures
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.log import Lines, Log, Record, protocols
 from vgg_jax.settings.fields import Config
-from vgg_jax.training.sharding import Placement, is_first
+from vgg_jax.training.processes import is_first
+from vgg_jax.training.sharding import Placement
 from vgg_jax.training.step import Recipe, TrainState
 
 

@@ -9,7 +9,7 @@ from vgg_jax.model import network
 from vgg_jax.runs import directory
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings.fields import Config
-from vgg_jax.training import sharding
+from vgg_jax.training import processes
 
 
 def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = None) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
 
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """
-    found = splits or sharding.in_turn("data", lambda: load.load(config))
-    sharding.in_turn("directory", lambda: directory.open_run(workdir, config, found))
+    found = splits or processes.in_turn("data", lambda: load.load(config))
+    processes.in_turn("directory", lambda: directory.open_run(workdir, config, found))
     print(network.line(config, len(found["train"].class_names)))
     print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
     print(f"on {directory.devices(config)}, run directory {workdir}", flush=True)

@@ -13,8 +13,9 @@ from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import directory
-from vgg_jax.runs.loop import Job, fit_together, in_step
-from vgg_jax.settings import config as configs
+from vgg_jax.runs.loop import fit_together
+from vgg_jax.runs.resuming import Job, in_step
+from vgg_jax.settings import config as configs, files
 from vgg_jax.settings.fields import Config
 from vgg_jax.tables import pictures, table
 from vgg_jax.tables.rows import Row
@@ -24,7 +25,7 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
     """What there is to train, by row; every config is checked before anything is trained."""
     jobs = {}
     for row in rows:
-        base = configs.load(configs.SHIPPED / f"{row.config}.py", overrides)
+        base = configs.load(files.SHIPPED / f"{row.config}.py", overrides)
         jobs[row.config] = [(c, workdir / row.config / f"seed{c.seed}") for c in configs.seeded(base, seeds)]
     return jobs
 

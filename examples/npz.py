@@ -1,0 +1,25 @@
+"""Images of your own from an .npz file, which holds train_images, train_labels, test_images and test_labels.
+
+COMMAND   python -m vgg_jax.main --config examples/npz.py --config.own.file=my.npz --config.data.image_size=SIDE
+RUNTIME   that of the network and the images
+EXPECTED  what your images allow
+"""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.quickstart import get_config as quickstart_config
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def get_data(config: ConfigDict) -> dict[str, Arrays]:
+    """Images uint8 [N, H, W, 3], labels whole numbers [N] from 0."""
+    with np.load(config.own.file) as arrays:
+        return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")}
+
+
+def get_config() -> ConfigDict:
+    config = quickstart_config()
+    config.own = ConfigDict({"file": "my.npz"})  # read by get_data alone
+    return config

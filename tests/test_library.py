@@ -1,0 +1,189 @@
+"""The package from Python, and networks and data of one's own."""
+
+import subprocess
+import sys
+import threading
+
+import matplotlib
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from small import PYTHONPATH, QUICK, ROOT, SMALL, flags, write_folder
+from test_bad_input import ends  # noqa: F401, a fixture
+from test_resume import contents, interrupt, saved_steps, without_timing
+
+import vgg_jax
+from vgg_jax import evaluate, main, predict
+from vgg_jax.settings import code
+
+
+def small(name="quickstart", **more):
+    return vgg_jax.config(name, SMALL | {k.replace("__", "."): v for k, v in more.items()})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return vgg_jax.train(small(train__epochs=3), tmp_path_factory.mktemp("library") / "run")
+
+
+def test_a_config_from_a_name_a_file_or_a_config_dict():
+    by_name = vgg_jax.config(
+        "bn_dropout", {"train.epochs": 2, "model.head_dropout": (0, 0.5), "optimizer.learning_rate": 1}
+    )
+    assert (by_name.train.epochs, by_name.model.head_dropout, by_name.optimizer.learning_rate) == (2, (0, 0.5), 1.0)
+    assert vgg_jax.config(ROOT / "configs" / "bn_dropout.py", {"train.epochs": "2"}).train.epochs == 2
+    own = ConfigDict(by_name.to_dict())
+    own.train.epochs = 7
+    assert vgg_jax.config(own).train.epochs == 7
+    with pytest.raises(vgg_jax.UserError, match=r"did you mean train\.epochs"):
+        vgg_jax.config("bn_dropout", {"train.epoch": 2})
+    own.train.epochs = 0
+    with pytest.raises(vgg_jax.UserError, match=r"config\.train\.epochs must lie in"):
+        vgg_jax.config(own)
+
+
+def test_a_run_knows_itself(run):
+    assert [record["epoch"] for record in run.metrics] == [1, 2, 3] and run.step == 15
+    assert run.class_names == tuple("0123456789") and run.config.model.stages == "light"
+    logits = run.model.apply(run.variables, np.zeros((2, 32, 32, 3), np.float32), train=False)
+    assert logits.shape == (2, 10)
+    assert run.summary["protocols"]["final"]["step"] == 15
+    again = vgg_jax.train(run.config, run.workdir)  # is finished
+    assert again.metrics == run.metrics
+
+
+def test_predictions_are_probabilities_of_arrays_and_files_alike(run, tmp_path):
+    images = vgg_jax.data("digits")["test"].images[:9]
+    probabilities = run.predict(images)
+    assert probabilities.shape == (9, 10) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+    files = [tmp_path / f"{i}.png" for i in range(9)]
+    for file, image in zip(files, images):
+        Image.fromarray(image).save(file)
+    np.testing.assert_allclose(run.predict(files), probabilities, atol=1e-6)
+    for wrong in (images / 255, images[:, :16], images[0], images[:0]):
+        with pytest.raises(vgg_jax.UserError, match="predict takes uint8 images"):
+            run.predict(wrong)
+
+
+def test_a_report_writes_only_where_it_is_told_to(run, tmp_path):
+    before = sorted(run.workdir.rglob("*"))
+    report = run.evaluate("test", tta="flip")
+    assert report["images"] == 360 and report["accuracy"] == run.metrics[-1]["test_accuracy"]
+    assert report["tta"]["views"] == "flip" and sorted(run.workdir.rglob("*")) == before
+    run.evaluate("validation", out=tmp_path / "there")
+    assert (tmp_path / "there" / "latest_validation.json").exists()
+    given = run.evaluate(vgg_jax.data("digits")["test"])
+    assert given["accuracy"] == report["accuracy"] and given["split"] == "given"
+
+
+def test_best_and_latest(run):
+    best = vgg_jax.load(run.workdir, checkpoint="best")
+    assert best.checkpoint == "best" and best.step <= vgg_jax.load(str(run.workdir)).step
+    with pytest.raises(vgg_jax.UserError, match="is no run directory"):
+        vgg_jax.load(run.workdir / "nosuch")
+
+
+def test_a_thread_can_train_and_nothing_of_the_interpreter_changes(tmp_path):
+    backend, trained = matplotlib.get_backend(), []
+    thread = threading.Thread(target=lambda: trained.append(vgg_jax.train(small(train__epochs=1), tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert trained[0].step == 5 and matplotlib.get_backend() == backend
+
+
+def test_arrays_as_data(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 32, 32, 3), np.uint8), np.arange(40) % 3
+    splits = vgg_jax.data(train=(images, labels), test=(images[:9], labels[:9]), class_names=["a", "b", "c"])
+    assert len(splits["validation"]) == 0 and splits["train"].labels.dtype == np.int32
+    run = vgg_jax.train(small(train__batch_size=8, train__epochs=1), tmp_path / "run", data=splits)
+    assert run.class_names == ("a", "b", "c") and run.predict(images[:2]).shape == (2, 3)
+    for wrong, words in [
+        ({"train": (images / 255, labels)}, "train images must be uint8"),
+        ({"train": (images[..., :1], labels)}, "train images must be uint8"),
+        ({"test": (images[:, :16], labels)}, "test images are of another size"),
+        ({"test": (images, labels[:5])}, "test labels must be 40 whole numbers"),
+        ({"test": (images, labels - 1)}, "labels must lie in 0 to 2"),
+        ({"class_names": ["a"]}, "labels must lie in 0 to 0"),
+    ]:
+        with pytest.raises(vgg_jax.UserError, match=words):
+            vgg_jax.data(**({"train": (images, labels), "test": (images, labels)} | wrong))
+
+
+def test_a_folder_as_data(tmp_path):
+    splits = vgg_jax.data("folder", write_folder(tmp_path / "p", {"cat": 2, "dog": 2}, 16), image_size=16)
+    assert splits["test"].images.shape == (4, 16, 16, 3) and splits["test"].class_names == ("cat", "dog")
+
+
+RESNET = str(ROOT / "examples" / "resnet.py")
+SHORT = {"data.train_size": 96, "train.batch_size": 16, "train.epochs": 2, "train.devices": 1, "train.save_minutes": 0}
+SHORT |= {"own.widths": (4, 8)}
+
+
+def test_a_network_of_ones_own_is_killed_goes_on_and_is_used(tmp_path, capsys, ends):  # noqa: F811
+    """The example: trained whole, and killed and resumed, to the same bits; a run directory never runs its file."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    given = ["--config", RESNET, *flags({k: str(v) for k, v in SHORT.items()})]
+    main.main([*given, "--workdir", str(whole)])
+    assert "own network" in capsys.readouterr().out
+    program = [sys.executable, "-c", QUICK + "from vgg_jax import main, evaluate; from vgg_jax.console import errors\n"
+               "from vgg_jax.runs import loop; loop.CHUNK_SECONDS = 0.05; errors.run(main.main)"]  # fmt: skip
+    interrupt(killed, 9, 0.0, program=[*program, *given, "--workdir", str(killed)])
+    assert max(saved_steps(killed)) < 12
+    main.main([*given, "--workdir", str(killed)])
+    expected, got = contents(whole), contents(killed)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
+    assert without_timing(whole) == without_timing(killed)
+    run = vgg_jax.load(whole, config=RESNET)
+    assert run.evaluate()["accuracy"] == run.metrics[-1]["test_accuracy"]
+    assert type(run.model).__name__ == "ResNet"
+    code._known.clear()  # as in another process
+    ends(evaluate.main, ["--workdir", str(whole)], "made by resnet.py", "--config")
+    evaluate.main(["--workdir", str(whole), "--config", RESNET])
+    assert "on 360 test images" in capsys.readouterr().out
+    plain = str(ROOT / "configs" / "quickstart.py")
+    ends(evaluate.main, ["--workdir", str(whole), "--config", plain], "get_model is in only one of them")
+    ends(main.main, ["--config", plain, "--workdir", str(whole)], "holds a run of another config")
+
+
+def test_a_changed_file_is_said(tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text((ROOT / "examples" / "resnet.py").read_text())
+    vgg_jax.train(vgg_jax.config(mine, SHORT | {"train.epochs": 1}), tmp_path / "run")
+    mine.write_text(mine.read_text() + "\n# a word more\n")
+    vgg_jax.load(tmp_path / "run", config=mine)
+    assert f"mine.py has changed since the run in {tmp_path / 'run'} began with it" in capsys.readouterr().err
+
+
+def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
+    digits, file = vgg_jax.data("digits"), tmp_path / "my.npz"
+    arrays = {f"{s}_{kind}": getattr(digits[s], kind)[:200] for s in ("train", "test") for kind in ("images", "labels")}
+    np.savez(file, **arrays)
+    npz, run = str(ROOT / "examples" / "npz.py"), tmp_path / "run"
+    fields = SMALL | {"own.file": str(file), "data.validation_size": "0"}
+    main.main(["--config", npz, "--workdir", str(run), *flags(fields)])
+    assert "200 train, 200 test" in capsys.readouterr().out
+    code._known.clear()
+    Image.fromarray(arrays["test_images"][0]).save(tmp_path / "digit.png")
+    predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])
+    assert "digit.png: " in capsys.readouterr().out
+    ends(main.main, ["--config", npz, "--workdir", str(tmp_path / "b"), *flags(fields | {"data.image_size": "16"})],
+         "get_data gives images of 32x32; set config.data.image_size")  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("def get_model(config, n):\n    return 3\n", "get_model returns no flax.linen.Module but int"),
+    ("def get_data(config):\n    return {'train': ([1], [1])}\n", "get_data"),
+])  # fmt: skip
+def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noqa: F811
+    (tmp_path / "mine.py").write_text(f"from configs.quickstart import get_config\n{text}")
+    ends(main.main, ["--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")], words)
+
+
+def test_a_recipe_is_read_without_jax():
+    """A config is checked, and help shown, before JAX is imported."""
+    program = "import sys, vgg_jax; vgg_jax.config('bn'); assert 'jax' not in sys.modules and 'flax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": PYTHONPATH}, cwd="/")

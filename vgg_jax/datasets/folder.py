@@ -1,0 +1,94 @@
+"""Pictures of one's own: a folder for each class, or a single file."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import UserError
+from vgg_jax.console.progress import Progress
+
+PICTURES = (".png", ".jpg", ".jpeg")
+MAX_PIXELS = 64 * 2**20  # of one picture in a folder: more is refused before it is decoded
+Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
+
+
+def folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+    """root/train/<class>/*.png and root/test/<class>/*, classes in alphabetical order."""
+    for part in (root / "train", root / "test"):
+        if not part.is_dir():
+            raise UserError(
+                f"no folder {part}; config.data.data_dir must hold train/<class>/*.png and test/<class>/*.png"
+            )
+    classes = {
+        s: sorted(p.name for p in (root / s).iterdir() if p.is_dir() and not p.name.startswith("."))
+        for s in ("train", "test")
+    }
+    if len(classes["train"]) < 2:
+        raise UserError(f"{root / 'train'} needs at least two class folders, found {len(classes['train'])}")
+    if extra := sorted(set(classes["train"]) ^ set(classes["test"])):
+        raise UserError(f"class {extra[0]!r} is in only one of {root / 'train'} and {root / 'test'}")
+    files: Mapping[str, list[tuple[Path, int]]] = {
+        split: [(file, i) for i, name in enumerate(names) for file in _pictures(root / split / name)]
+        for split, names in classes.items()
+    }
+    progress = Progress(sum(map(len, files.values())), "decoding", " images")
+    train, test = (_decode(files[split], size, resize, progress) for split in ("train", "test"))
+    progress.close()
+    return train, test, tuple(classes["train"])
+
+
+def _pictures(folder: Path) -> list[Path]:
+    visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))  # macOS leaves ._name.png
+    found = [p for p in visible if p.suffix.lower() in PICTURES and p.is_file()]
+    if not found:
+        raise UserError(f"no pictures ({', '.join(PICTURES)}) in class folder {folder}")
+    return found
+
+
+def _decode(files: list[tuple[Path, int]], size: int, resize: bool, progress: Progress) -> Arrays:
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    for i, (file, _) in enumerate(files):
+        images[i] = read_picture(file, size, resize)
+        progress.update(1)
+    return images, np.array([label for _, label in files], np.int32)
+
+
+def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.ndarray:
+    """One picture as [size, size, 3] uint8; with resize, scaled and centre-cropped to fit.
+
+    Raises: UserError naming a file that is unreadable or, without resize, of another size.
+    """
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(file, formats=("PNG", "JPEG")) as picture,
+        ):
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise UserError(f"{file} is {width}x{height}, over the limit of {MAX_PIXELS} pixels")
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
+            rgb = ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it
+            width, height = rgb.size
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"no picture {file}") from None
+    except Exception as error:  # whatever Pillow says of damaged pixels or EXIF
+        if errors.is_of_the_machine(error):
+            raise
+        raise UserError(f"cannot read picture {file}: {error}") from None
+    if rgb.size == (size, size):
+        return np.asarray(rgb)
+    if not resize:
+        raise UserError(
+            f"{file} is {width}x{height}, not {size}x{size}; --config.data.resize=True scales and crops pictures"
+        )
+    side = min(width, height)
+    box = ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2)
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))

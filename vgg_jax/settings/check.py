@@ -1,0 +1,124 @@
+"""What the values of a config may be, each by itself and together. Configs are flat here: {"train.epochs": 300}."""
+
+import ast
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.settings.fields import FIELDS, STAGES, Field
+
+_FREE = ("own.", "code.")  # groups without declared fields: for a `get_model` of one's own, and where that is
+
+
+class MalformedError(UserError):
+    """A config has not just the fields there are."""
+
+
+def check_values(flat: Mapping[str, Any]) -> None:
+    """Raises: UserError naming the first field whose value cannot work."""
+    for name, field in FIELDS.items():
+        if name in flat:  # those of the landscape study are only in its configs
+            check_value(name, field, flat[name])
+    _check_model(flat)
+    _check_training(flat, micro_batches(flat["train.batch_size"], flat["train.micro_batch"]))
+    if not flat.get("landscape.surface_points", 1) % 2:
+        raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
+    if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
+        raise UserError(f"config.{empty[0]} needs at least one number")
+
+
+def check_value(name: str, field: Field, value: Any) -> None:
+    if field.choices and value not in field.choices:
+        hint = suggest(str(value), field.choices) or f"; one of {', '.join(field.choices)}"
+        raise UserError(f"config.{name} cannot be {value!r}{hint}")
+    if field.low == -float("inf"):
+        return
+    for number in value if isinstance(value, tuple) else (value,):
+        if type(number) not in (int, float) or not field.low <= number <= field.high:
+            raise UserError(f"config.{name} must lie in [{field.low:g}, {field.high:g}], not {number!r}")
+        if _is_whole(field) and type(number) is not int:
+            raise UserError(f"config.{name} takes whole numbers, not {number!r}")
+
+
+def _is_whole(field: Field) -> bool:
+    """Whether it is a tuple of whole numbers."""
+    return isinstance(field.default, tuple) and {type(x) for x in field.default} == {int}
+
+
+def _check_model(flat: Mapping[str, Any]) -> None:
+    stages, size = STAGES[flat["model.stages"]], flat["data.image_size"]
+    if size % 2 ** len(stages):
+        raise UserError(
+            f"config.data.image_size={size} cannot be halved by the {len(stages)} pools of stages "
+            f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
+        )
+    places = (("stage", "stage", len(stages)), ("head", "dense layer", len(flat["model.hidden"]) + 1))
+    for field, field_name, most in places:
+        if len(flat[f"model.{field}_dropout"]) not in (0, most):
+            raise UserError(
+                f"config.model.{field}_dropout takes no rates or {most}, one for each {field_name}; 0 drops nothing"
+            )
+    if flat["model.residual"] and flat["model.pool"] == "first":
+        raise UserError("config.model.pool='first' is not for residual blocks; take last")
+
+
+def _check_training(flat: Mapping[str, Any], slices: int) -> None:
+    if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
+        raise UserError("config.optimizer.learning_rate must be above 0 for muon, whose rest it trains")
+    batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]
+    if batch % slices:
+        raise UserError(
+            f"config.train.batch_size={batch} does not divide into {slices} equal micro-batches of at most "
+            f"{micro_batch}; the nearest that does is {max(1, round(batch / slices)) * slices}"
+        )
+
+
+def micro_batches(batch_size: int, micro_batch: int) -> int:
+    """Parts that a batch is cut into, each of at most micro_batch images; 1 without micro-batches (0)."""
+    return -(-batch_size // micro_batch) if micro_batch else 1
+
+
+def check_fields(flat: Mapping[str, Any]) -> None:
+    """Raises: MalformedError for a field that is missing or unknown."""
+    known, given = set(FIELDS), {field for field in flat if not field.startswith(_FREE)}
+    if not any(field.startswith("landscape.") for field in flat):
+        known = {field for field in known if not field.startswith("landscape.")}
+    if unknown := sorted(given - known):
+        raise MalformedError(f"no config field {unknown[0]}{suggest(unknown[0], known)}")
+    if missing := sorted(known - given):
+        raise MalformedError(f"config field {missing[0]} is missing; see configs/default.py")
+
+
+def parse(field: str, text: str, old: Any) -> Any:
+    """text as a value of old's type."""
+    if isinstance(old, str):
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if isinstance(old, tuple) and isinstance(value, (int, float, list)) and not isinstance(value, bool):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(str(value))  # inf where an int is too large
+    whole = field in FIELDS and _is_whole(FIELDS[field])
+    allowed = (int,) if whole else (int, float)
+    numbers = not isinstance(value, tuple) or all(type(v) in allowed for v in value)
+    if type(value) is not type(old) or not numbers:
+        kind = {
+            "bool": "True or False",
+            "int": "a whole number",
+            "float": "a number",
+            "tuple": "whole numbers, as (512, 512)" if whole else "numbers, as (0.3, 0.4)",
+        }
+        raise UserError(f"config.{field} takes {kind[type(old).__name__]}, not {text!r}")
+    return value
+
+
+def suggest(name: str, known: Any) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    if not near:  # the right field in the wrong group
+        near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
+    return f"; did you mean {near[0]}?" if near else ""

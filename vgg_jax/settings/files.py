@@ -1,0 +1,75 @@
+"""Config files: those that are shipped, and one's own."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.settings import code
+
+# Inside the package when it was installed from a wheel, beside it in a checkout.
+_PACKAGE = Path(__file__).parent.parent
+SHIPPED = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
+
+
+def run(path: str | Path) -> ConfigDict:
+    """What a file's `get_config()` returns, with its own code, if it has any, in the group `code`.
+
+    Raises: UserError when there is no such file, or it makes no config.
+    """
+    file = Path(path)
+    if not os.path.isfile(file):  # which, unlike Path.is_file, takes any name
+        if str(file.parent) in (".", "configs"):
+            file = SHIPPED / (file.stem + ".py")
+        if not os.path.isfile(file):
+            names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_")))
+            raise UserError(f"no config file {path}; shipped ones are {names}")
+    namesake = SHIPPED / file.name
+    if namesake.is_file() and not namesake.samefile(file):
+        print(f"taking {file.absolute()}, not the shipped config of that name", file=sys.stderr)
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        with _configs_are_shipped():
+            spec.loader.exec_module(module)
+            get_config = getattr(module, "get_config", None)
+            config = get_config() if get_config else None
+    except Exception as error:
+        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}; see configs/default.py") from None
+    if not get_config:
+        raise UserError(f"{path} has no get_config(); see configs/default.py")
+    if not isinstance(config, (ConfigDict, FrozenConfigDict)):
+        raise UserError(f"get_config() of {path} returns no ConfigDict; see configs/default.py")
+    if own := code.register(module, file, hashlib.sha256(file.read_bytes()).hexdigest()):
+        config = ConfigDict(config.to_dict() | {"code": own})
+    return config
+
+
+@contextlib.contextmanager
+def _configs_are_shipped() -> Iterator[None]:
+    """Meanwhile `import configs.default` finds the shipped file, whatever other package is called configs.
+
+    What is not shipped is looked for in folders called configs on the path, as ever.
+    """
+
+    def forget() -> dict[str, types.ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "configs"}
+
+    others = forget()
+    package = types.ModuleType("configs")
+    package.__path__ = [str(SHIPPED), *(os.path.join(folder, "configs") for folder in sys.path)]
+    sys.modules["configs"] = package
+    try:
+        yield
+    finally:
+        forget()
+        sys.modules.update(others)

@@ -1,0 +1,44 @@
+"""Every field in words, for `--help` and docs/fields.md, which `python -m vgg_jax.settings.help` writes."""
+
+from pathlib import Path
+from typing import Any
+
+from vgg_jax.settings.fields import FIELDS, Field
+
+
+def listing() -> str:
+    """Every field with its default, meaning and choices, a line each."""
+    return "\n".join(f"  --config.{name}={_text(field.default)}  {_explained(field)}" for name, field in FIELDS.items())
+
+
+def markdown() -> str:
+    """The same as docs/fields.md."""
+    rows = [f"| `{name}` | `{_text(field.default)}` | {_explained(field)} |" for name, field in FIELDS.items()]
+    head = [
+        "# Every field of a config",
+        "",
+        "Written by `python -m vgg_jax.settings.help`. An overlay changes a few of them, the command line any, as",
+        '`--config.train.epochs=30`. An empty tuple, "" or 0 means none or off unless a line says otherwise. The',
+        "fields of `landscape` are only in the configs of `python -m vgg_jax.landscape`. A group `own` may hold what a",
+        "network or data of your own need.",
+        "",
+        "| field | default | meaning |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows, ""])
+
+
+def _text(value: Any) -> str:
+    return str(value) if value != "" else '""'
+
+
+def _explained(field: Field) -> str:
+    if field.choices:
+        return f"{field.meaning} ({', '.join(field.choices)})"
+    if field.low == -float("inf"):
+        return field.meaning
+    return f"{field.meaning} [{field.low:.4g} to {field.high:.4g}]"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent.parent.parent / "docs" / "fields.md").write_text(markdown())

@@ -1,0 +1,129 @@
+"""Processes of a run: joining, agreeing, and ending when one is lost. The engine is `jax.distributed`."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import UserError
+from vgg_jax.training import sharding
+
+HEARTBEAT_SECONDS = 30  # of silence, after which a process is taken for lost
+WAIT_SECONDS = 3600  # at most, for process 0 to prepare the data
+_LOST = "another process of this run is lost; start the same command again on all of them, and the run goes on"
+Result = TypeVar("Result")
+_BROKEN_LINK = ("Gloo", "NCCL", "closed by peer", "UNAVAILABLE", "coordination", "heartbeat", "Connection reset")
+
+
+def is_first() -> bool:
+    """Whether this process writes the logs: process 0, or the only one."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Until every process is here; a name serves once."""
+    if jax.process_count() > 1:  # naming them all has Orbax ask the coordinator; collectives would time out
+        everyone = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(f"vgg_jax_{name}", timeout=WAIT_SECONDS, processes=everyone)
+
+
+def in_turn(name: str, work: Callable[[], Result]) -> Result:
+    """What work returns, in process 0 first: the others find the files it has made."""
+    if is_first():
+        result = work()
+        wait_for_all(name)
+        return result
+    wait_for_all(name)
+    return work()
+
+
+def agree(*numbers: int) -> list[int]:
+    """The largest of every process's number, for each: what decides how a run goes on must be the same in all."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    return [int(n) for n in multihost_utils.process_allgather(np.array(numbers, np.int32)).max(0)]
+
+
+@contextlib.contextmanager
+def join(coordinator: str | None, count: int | None, index: int | None) -> Iterator[None]:
+    """Join the processes of a run: those that the flags name, or that JAX detects (Slurm, Open MPI, TPU).
+
+    If one of them fails, it leaves without waiting, and the others end within a minute, with code 4.
+
+    Raises: UserError when they cannot be joined.
+    """
+    _join(coordinator, count, index)
+    sharding.devices()
+    if jax.process_count() == 1:
+        yield
+        return
+    on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: _leave(errors.Lost(_LOST)))
+    # A lost process is found by JAX's heartbeats, in a thread of C++ that ends this process by abort().
+    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
+    try:
+        with contextlib.nullcontext() if is_first() else _silence():
+            yield
+    except errors.Stopped:  # all stop together
+        raise
+    except jax.errors.JaxRuntimeError as error:
+        lost = any(word in str(error) for word in _BROKEN_LINK)
+        _leave(errors.Lost(f"{_LOST} ({str(error)[:200]})") if lost else error)
+    except BaseException as error:
+        _leave(error)
+    finally:
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # on_abort ends with this function
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def _join(coordinator: str | None, count: int | None, index: int | None) -> None:
+    asked = not (coordinator is None and count is None and index is None)
+    if not asked and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
+        return  # a launcher's only process: JAX would give it one GPU of several
+    try:
+        jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handlers for SIGTERM
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            cluster_detection_method="deactivate" if asked else None,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError as error:
+        if asked:
+            raise UserError(
+                f"{error} Give --coordinator=HOST:PORT, --num_processes and --process_id to each process"
+            ) from None
+    except RuntimeError as error:
+        if asked or "before any JAX calls" not in str(error):
+            raise UserError(f"cannot join the other processes: {error}") from None
+
+
+def _leave(error: BaseException) -> None:
+    """End this process as the error says, without the farewell that would wait for the others."""
+    code, sys.stderr = 1, sys.__stderr__
+    try:
+        errors.run(lambda _: _throw(error), [])
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    errors.leave("", code if isinstance(code, int) else 1)
+
+
+def _throw(error: BaseException) -> None:
+    raise error
