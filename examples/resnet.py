@@ -1,8 +1,8 @@
 """A network of your own: a small ResNet (He et al. 2016), trained by the package as it trains a VGG.
 
 COMMAND   python -m vgg_jax.main --config examples/resnet.py
-RUNTIME   about a minute on two CPU cores
-EXPECTED  above 95 % on scikit-learn's digits after 5 epochs; say data.name="cifar10" for more
+RUNTIME   about 2 minutes on two CPU cores (1 min 55 s on Intel with AVX-512, n=1)
+EXPECTED  about 99 % on scikit-learn's digits (99.17 % at the final epoch, n=1)
 """
 
 import jax
@@ -49,6 +49,6 @@ def get_model(config: ConfigDict, num_classes: int) -> nn.Module:
 
 def get_config() -> ConfigDict:
     config = quickstart_config()
-    config.own = ConfigDict({"widths": (8, 16, 32), "blocks": 1})  # read by get_model alone
-    config.train.epochs = 5
+    config.own = ConfigDict({"widths": (16, 32, 64), "blocks": 1})  # read by get_model alone
+    config.train.epochs = 10
     return config
