@@ -22,6 +22,7 @@ from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
+from vgg_jax.training.optim import goes_on
 
 # Fields that change where or how often, but no result.
 _FREE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
@@ -43,8 +44,8 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
         elif processes.is_first():
-            _write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
-            _write(workdir / "config.json", configs.to_json(config))
+            write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
+            write(workdir / "config.json", configs.to_json(config))
         else:
             raise UserError(f"{workdir} is not the directory that process 0 has made; all processes must see the same")
 
@@ -70,12 +71,23 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     old_config, old_facts = read_run(workdir)
     old, new = configs.flatten(old_config), configs.flatten(config)
     differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
-    if differing:
+    longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
+    if longer and not goes_on(old_config, config):
+        raise UserError(
+            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate depends on their number "
+            f"(config.schedule), so it cannot go on to {new['train.epochs']}; give another --workdir"
+        )
+    if differing and not longer:
         listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
         raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
     _say_if_changed(workdir, old, new)
     if old_facts["fingerprint"] != facts["fingerprint"]:
         raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+    if longer:
+        print(f"the run in {workdir} goes on from {old['train.epochs']} to {new['train.epochs']} epochs")
+        drop_summary(workdir)  # first: a run with a summary is finished
+        if processes.is_first():
+            write(workdir / "config.json", configs.to_json(config))
 
 
 def _say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -208,7 +220,7 @@ def read_seconds(workdir: Path) -> float:
 
 
 def write_seconds(workdir: Path, seconds: float) -> None:
-    _write(workdir / "seconds.txt", f"{seconds}\n")
+    write(workdir / "seconds.txt", f"{seconds}\n")
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
@@ -226,10 +238,11 @@ def drop_summary(workdir: Path) -> None:
 
 
 def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
-    _write(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     partial = file.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(file)

@@ -24,6 +24,7 @@ from vgg_jax.runs import directory, pictures
 from vgg_jax.runs.log import Record
 from vgg_jax.runs.resuming import common_step
 from vgg_jax.runs.run import Run
+from vgg_jax.runs.weights import start_from
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import warmup_epochs
@@ -87,7 +88,12 @@ def fit_together(
         for workdir in workdirs:
             directory.drop_summary(workdir)
         images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
-        state = _join([run.restore(init(np.uint32(run.config.seed), images), step) for run in runs])
+
+        def begin(run: Run) -> TrainState:
+            state = init(np.uint32(run.config.seed), images)
+            return state if step else start_from(run.config, run.workdir, state, placement)
+
+        state = _join([run.restore(begin(run), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)
 
 

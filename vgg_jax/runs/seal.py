@@ -31,6 +31,11 @@ def fault(folder: Path) -> str | None:
     return f"{NAME} has changed"
 
 
+def of(folder: Path) -> str | None:
+    """The SHA-256 of a folder's seal, which stands for all its files; None without one."""
+    return None if is_cut_off(folder) else _digest(folder / NAME)
+
+
 def is_cut_off(folder: Path) -> bool:
     """Whether there is no seal at all."""
     return not (folder / NAME).exists()

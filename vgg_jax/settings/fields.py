@@ -158,6 +158,7 @@ class Train:
     )  # fmt: skip
     epochs = field(300, "passes over the training images", low=1, high=10**6)
     eval_epochs = field(1, "epochs between evaluations, which are the log points", low=1, high=10**6)
+    start_from = field("", "a run directory whose weights training starts with; none: random ones", before="")
     tta = field(
         "none", "views averaged for one more test accuracy at the end", "none", "flip", "flip_shift", before="none"
     )

@@ -45,6 +45,11 @@ def warmup_epochs(config: Config) -> float:
     return asked if asked < epochs or config.schedule.name in ("one_cycle", "triangular") else epochs / 2
 
 
+def goes_on(config: Config, longer: Config) -> bool:
+    """Whether a run of more epochs has this one's learning rates in this one's epochs."""
+    return warmup_epochs(config) == warmup_epochs(longer) and config.schedule.name in ("constant", "step", "milestones")
+
+
 def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
 

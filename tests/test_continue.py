@@ -1,0 +1,115 @@
+"""A run that goes on past its end, and one that starts with the weights of another."""
+
+import functools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from small import ROOT, SMALL
+from test_bad_input import ends  # noqa: F401, a fixture
+from test_resume import contents, without_timing
+
+import vgg_jax
+from vgg_jax import main
+from vgg_jax.runs import directory
+from vgg_jax.training.optim import goes_on, make_schedule
+
+
+def train(workdir, name="quickstart", **more):
+    return vgg_jax.train(vgg_jax.config(name, SMALL | {k.replace("__", "."): v for k, v in more.items()}), workdir)
+
+
+def assert_same(one, other):
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+STEP = {"schedule__name": "step", "schedule__decay_epochs": 1.0, "train__average": 0.9}
+
+
+def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, capsys):
+    longer, extended = tmp_path / "longer", tmp_path / "extended"
+    train(longer, train__epochs=4, **STEP)
+    train(extended, train__epochs=2, **STEP)
+    assert directory.read_summary(extended)["protocols"]["final"]["epoch"] == 2
+    capsys.readouterr()
+    run = train(extended, train__epochs=4, **STEP)
+    assert f"the run in {extended} goes on from 2 to 4 epochs" in capsys.readouterr().out
+    assert_same(contents(longer), contents(extended))
+    assert without_timing(longer) == without_timing(extended)
+    assert run.summary["protocols"]["final"]["epoch"] == 4 and vgg_jax.load(extended).config.train.epochs == 4
+
+
+def test_only_a_schedule_that_does_not_know_the_end_can_be_longer(finished_run, tmp_path, ends):  # noqa: F811
+    """quickstart's learning rate is a cosine over the run."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    given = ["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(run)]
+    fields = [f"--config.{field}={value}" for field, value in (SMALL | {"train.save_minutes": "0"}).items()]
+    ends(main.main, [*given, *fields, "--config.train.epochs=3"], "holds a run of 2 epochs", "cannot go on to 3")
+    ends(main.main, [*given, *fields, "--config.train.epochs=1"], "train.epochs (2 there, 1 now)")
+    ends(main.main, [*given, *fields, "--config.train.epochs=3", "--config.seed=1"], "seed (0 there, 1 now)")
+    assert directory.read_summary(run) and json.loads((run / "config.json").read_text())["train"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "milestones", "cosine", "one_cycle", "triangular"])
+@pytest.mark.parametrize("warmup", [0.0, 1.0, 3.0])
+def test_goes_on_means_the_same_learning_rates(name, warmup):
+    fields = {"schedule.name": name, "schedule.warmup_epochs": warmup, "schedule.decay_epochs": 1.5}
+    fields |= {"schedule.milestones": (1.0, 2.5)}
+    short, longer = (vgg_jax.config("bn", fields | {"train.epochs": n}) for n in (3, 5))
+    steps = np.arange(30)
+    rates = [np.array([float(make_schedule(one, 10)(step)) for step in steps]) for one in (short, longer)]
+    assert goes_on(short, longer) == np.array_equal(*rates)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("source") / "run", train__epochs=1, train__save_minutes=0)
+
+
+def test_training_starts_with_the_weights_of_another_run(source, tmp_path, capsys):
+    """With a learning rate of 0 they are still there at the end; their average too."""
+    still = {"optimizer__learning_rate": 0, "train__epochs": 1, "train__start_from": source.workdir}
+    run = train(tmp_path / "run", train__average=0.9, **still)
+    assert f"starting with the weights of {source.workdir} at step {source.step}" in capsys.readouterr().out
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5)  # averaging rounds
+    jax.tree.map(near, run.variables["params"], source.variables["params"])
+    start = json.loads((run.workdir / "start.json").read_text())
+    assert (start["run"], start["step"], len(start["sums"])) == (str(source.workdir), source.step, 64)
+
+
+def test_a_head_for_other_classes_starts_anew(source, tmp_path, capsys):
+    """Twelve classes in place of ten: all but the last layer is taken."""
+    labels = np.arange(64) % 12
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
+    splits = vgg_jax.data(train=(images, labels), test=(images, labels))
+    fields = {"optimizer.learning_rate": 0, "train.epochs": 1, "train.start_from": source.workdir}
+    run = vgg_jax.train(vgg_jax.config("quickstart", SMALL | fields), tmp_path / "run", splits)
+    assert "but for params/logits/bias, params/logits/kernel" in capsys.readouterr().out
+    taken, there = (dict(one.variables["params"]) for one in (run, source))
+    assert taken.pop("logits")["kernel"].shape == (16, 12) and there.pop("logits")["kernel"].shape == (16, 10)
+    jax.tree.map(np.testing.assert_array_equal, taken, there)
+
+
+def test_a_start_that_does_not_fit(source, tmp_path, ends):  # noqa: F811
+    def fails(words, workdir, **more):
+        with pytest.raises(vgg_jax.UserError, match=words):
+            train(workdir, train__epochs=1, **more)
+
+    fails("is no run directory", tmp_path / "a", train__start_from=tmp_path / "nosuch")
+    wide = {"train__start_from": source.workdir, "model__width": 1.0}
+    fails(r"of another network: batch_stats/bn1_1/mean is \(8,\) there and \(16,\) here", tmp_path / "b", **wide)
+    plain = {"train__start_from": source.workdir, "model__batch_norm": "none"}
+    fails(r"batch_stats/bn1_1/mean is \(8,\) there and not there here", tmp_path / "c", **plain)
+
+
+def test_weights_that_changed_before_the_first_save_are_noticed(source, tmp_path):
+    given = {"train__start_from": source.workdir}
+    run = train(tmp_path / "run", **given)
+    shutil.rmtree(run.workdir / "latest")  # as if killed before the first save
+    changed = json.loads((run.workdir / "start.json").read_text()) | {"sums": "0"}
+    (run.workdir / "start.json").write_text(json.dumps(changed))
+    with pytest.raises(vgg_jax.UserError, match="has changed since the run in"):
+        train(run.workdir, **given)
