@@ -34,6 +34,25 @@ SMALL = {
 }
 
 
+# A config file with a network of one's own, with or without BatchNorm.
+OWN_NETWORK = """'A small network of my own'
+from flax import linen as nn
+from configs.landscape_quick import get_config
+
+class Small(nn.Module):
+    batch_norm: bool
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.BatchNorm(use_running_average=not train)(x) if self.batch_norm else x
+        return nn.Dense(10)(nn.relu(nn.Conv(6, (3, 3), 2)(x)).mean((1, 2)))
+
+def get_model(config, num_classes):
+    return Small(config.model.batch_norm != "none")
+"""
+
+
 def plain_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """SAME convolution as one product with what each output pixel sees. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K odd"""
     (_, h, w, c), size = x.shape, len(kernel)

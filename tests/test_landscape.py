@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from small import SMALL, config, dataset, flags, touch
+from small import OWN_NETWORK, SMALL, config, dataset, flags, touch
 from test_bad_input import ends  # noqa: F401, a fixture
 
 from vgg_jax.console.errors import UserError
@@ -345,6 +345,24 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     landscape.main(run)
     assert (seeds[0] / "metrics.jsonl").stat().st_mtime_ns == kept and not (seeds[0] / "damaged").exists()
     assert (seeds[1] / "latest").exists() and len(list((seeds[1] / "damaged").iterdir())) == 4
+
+
+def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
+    mine, workdir = tmp_path / "mine.py", tmp_path / "run"
+    mine.write_text(OWN_NETWORK)
+    run = ["--config", str(mine), "--workdir", str(workdir), *flags(TINY), "--config.landscape.seeds=1"]
+    ends(landscape.main, [*run, "--config.landscape.surface_statistics=batch"], "is not for a get_model")
+    landscape.main(run)
+    rows = json.loads((workdir / "verdict.json").read_text())["rows"]
+    assert len(rows) == len(verdict.MEASURES) and "own network" in (workdir / "verdict.md").read_text()
+    depths = {"plain": 2, "bn": 1}  # two convolutions, one BatchNorm
+    for name, depth in depths.items():
+        with np.load(workdir / f"probes_{name}.npz") as probes:
+            assert probes["activation_std"].shape[-1] == depth
+        with np.load(workdir / f"pixels_{name}.npz") as pixels:
+            assert pixels["filters"].shape == (4, 3, 3, 3) and pixels["saliency"].shape[1:] == (32, 32)
+    mine.write_text(OWN_NETWORK.replace('config.model.batch_norm != "none"', "True"))
+    ends(landscape.main, [*run, "--workdir", str(tmp_path / "b")], "batch_norm='none' get_model gives one with it")
 
 
 @pytest.mark.parametrize("field", ["model.whitening=2", "optimizer.name=muon"])

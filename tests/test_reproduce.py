@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import SMALL, config, dataset, flags
+from small import OWN_NETWORK, SMALL, config, dataset, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
@@ -19,6 +19,7 @@ from vgg_jax.runs import loop as fit
 from vgg_jax.runs.checkpoint import saved_steps
 from vgg_jax.runs.log import read
 from vgg_jax.runs.run import Run
+from vgg_jax.settings import code
 from vgg_jax.tables import table as tables, train
 from vgg_jax.tables.rows import TABLES
 from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, together
@@ -129,7 +130,7 @@ def test_a_run_under_way_counts_only_where_none_is_finished(done, tmp_path):
     metrics.write_text(metrics.read_text().splitlines(True)[0])
 
     def row():
-        result = tables.collect("project2", tmp_path)
+        result = tables.collect("project2", TABLES["project2"], tmp_path)
         (found,) = (r for r in result["rows"] if r["runs"])
         return found, next(line for line in tables.markdown(result).splitlines() if line.startswith("| VGG_Light"))
 
@@ -210,7 +211,7 @@ def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
         main.main(["--config", "configs/vgg_light.py", "--workdir", str(run), *flags(SHORT)])
     assert not (run / "summary.json").exists()
     (run / "summary.json").write_text('{"train_accuracy": 0.5}')  # left by an earlier version
-    assert "| VGG_Light" in tables.markdown(tables.collect("project2", tmp_path / "runs"))
+    assert "| VGG_Light" in tables.markdown(tables.collect("project2", TABLES["project2"], tmp_path / "runs"))
 
 
 def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  # noqa: F811
@@ -255,9 +256,30 @@ def test_a_table_trains_the_shipped_recipes(tmp_path, monkeypatch):
     assert job[0].model.stages == "A"
 
 
+def test_a_table_of_ones_own(tmp_path, capsys):
+    """A network of one's own beside a shipped recipe."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(OWN_NETWORK.replace("landscape_quick", "bn"))
+    rows = f"{mine},vgg_light"
+    where = ["--workdir", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    fields = flags(SMALL | {"train.epochs": "1"})
+    reproduce.main(["own", "--rows", rows, "--seeds", "1", *where, *fields])
+    printed = capsys.readouterr().out
+    assert "| `mine.py` | A small network of my own" in printed and "| `vgg_light.py` |" in printed
+    result = json.loads((tmp_path / "results" / "own.json").read_text())
+    assert [len(row["runs"]) for row in result["rows"]] == [1, 1]
+    assert result["rows"][0]["parameters"] != result["rows"][1]["parameters"]
+    code._known.clear()  # as in another process
+    reproduce.main(["own", "--rows", rows, *where, "--table"])
+    assert "| `mine.py` |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("case", [
     (["project3"], "invalid choice: 'project3'"),
     (["project2", "--rows", "vgg_b"], "no row vgg_b in project2", "vgg_a_bn_sgd"),
+    (["own"], "a table of your own needs --rows"),
+    (["own", "--rows", "my.py"], "no config file my.py"),
+    (["own", "--rows", "vgg_a,a/vgg_a.py"], "two rows are called vgg_a"),
     (["project2", "--results", __file__], "is a file; give another --results"),
     (["project2", "--seeds", "0"], "--seeds takes 1 to 1000, not 0"),
     (["project2", "--config.train.epoch=1"], "did you mean train.epochs?"),

@@ -1,6 +1,7 @@
 """Train a table's rows over several seeds, and print the table; the same command goes on with it.
 
 python -m vgg_jax.reproduce project1|project2 [--seeds 3] [--rows vgg_a,vgg_a_bn] [--config.FIELD=VALUE ...]
+python -m vgg_jax.reproduce own --rows my.py,vgg_a ...
 """
 
 from collections.abc import Sequence
@@ -8,14 +9,14 @@ from pathlib import Path
 
 from vgg_jax.console import errors, flags
 from vgg_jax.console.errors import UserError
-from vgg_jax.tables.rows import OLD_NAMES, TABLES, Row
+from vgg_jax.tables.rows import OLD_NAMES, TABLES, Row, row_of
 
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
-        "name": {"choices": (*TABLES, *OLD_NAMES), "metavar": "|".join(TABLES)},
+        "name": {"choices": (*TABLES, "own", *OLD_NAMES), "metavar": "|".join((*TABLES, "own"))},
         "--seeds": {"type": int, "default": 3, "help": "how many, from config.seed on"},
-        "--rows": {"default": "", "help": "config names, separated by commas; default all"},
+        "--rows": {"default": "", "help": "names of recipes, separated by commas; for own also config files"},
         "--workdir": {"type": flags.path, "help": "where the runs are; default checkpoints/TABLE"},
         "--results": {"type": flags.path, "help": "where TABLE.json, .md and pictures go; default the workdir"},
         "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, only print what there is"},
@@ -26,8 +27,9 @@ def main(argv: Sequence[str]) -> None:
     from vgg_jax.settings import cache
     from vgg_jax.tables import table, train
 
+    in_table = TABLES.get(name, rows)
     if given.only_print:
-        print(table.markdown(table.collect(name, workdir)))
+        print(table.markdown(table.collect(name, in_table, workdir)))
         return
     results = given.results or workdir
     jobs = train.plan(rows, _count(given.seeds), workdir, overrides)
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     results.mkdir(parents=True, exist_ok=True)
     cache.use()
     failed = train.train_all(jobs)
-    result = table.collect(name, workdir)
+    result = table.collect(name, in_table, workdir)
     text = table.markdown(result)
     print(text)
     if any(row["runs"] for row in result["rows"]):
@@ -54,12 +56,24 @@ def _default_workdir(name: str) -> Path:
 
 
 def _chosen(name: str, given: str) -> list[Row]:
+    asked = [row.strip() for row in given.split(",") if row.strip()]
+    if name == "own":
+        return _own(asked)
     rows = {row.config: row for row in TABLES[name]}
-    chosen = [row.strip() for row in given.split(",") if row.strip()] or list(rows)
+    chosen = asked or list(rows)
     for row in chosen:
         if row not in rows:
             raise UserError(f"no row {row} in {name}; its rows are {', '.join(rows)}")
     return [rows[row] for row in chosen]
+
+
+def _own(asked: list[str]) -> list[Row]:
+    rows = [row_of(source) for source in asked]
+    if not rows:
+        raise UserError("a table of your own needs --rows, as --rows my.py,vgg_a")
+    if twice := [row.config for i, row in enumerate(rows) if row.config in [other.config for other in rows[:i]]]:
+        raise UserError(f"two rows are called {twice[0]}; rename one of the files")
+    return rows
 
 
 def _count(seeds: int) -> int:

@@ -29,13 +29,13 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, overrides)
     if "landscape.seeds" not in configs.flatten(config):
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
-    if code.of(config).get_model:
-        raise UserError("the study is for the networks of config.model, not for a get_model")
     if config.model.whitening or config.optimizer.name == "muon":
         raise UserError("the study is for config.model.whitening=0 and optimizers of one learning rate, not muon")
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
     splits = load(config)
+    if code.of(config).get_model:
+        study.check(config, len(splits["train"].class_names))
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
     directory.open_run(workdir, config, splits)
@@ -100,9 +100,10 @@ def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) ->
 
 
 def _note(config: Config, train_images: int) -> str:
-    f = config.landscape
+    f, own = config.landscape, code.of(config).get_model
+    name = "own network" if own else f"VGG {config.model.stages}, width {config.model.width:g}"
     return (
-        f"VGG {config.model.stages}, width {config.model.width:g}, {train_images:,} training images, "
+        f"{name}, {train_images:,} training images, "
         f"{config.train.epochs} epochs of {config.optimizer.name} at {config.optimizer.learning_rate:g}, batch "
         f"{config.train.batch_size}, {f.seeds} seeds, on {directory.device()}. Mean ± standard deviation over seeds; a "
         f"claim holds by a measure if it does for every seed. Along the gradient: steps {min(f.step_sizes):g} to "

@@ -5,26 +5,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from vgg_jax.model.vgg import VGG
+from flax import linen as nn
 
 
 def first_filters(params: Any) -> np.ndarray:
-    """The first convolution's kernels as images [filters, 3, 3, 3], each scaled to [0, 1]."""
-    name = min(name for name in params if name.startswith("conv"))
-    kernels = np.moveaxis(np.asarray(params[name]["kernel"]), -1, 0)
+    """The kernels of the convolution that sees the image, [filters, K, K, 3], each scaled to [0, 1]."""
+    on_colours = [w for w in jax.tree.leaves(params) if w.ndim == 4 and w.shape[2] == 3]
+    kernels = np.moveaxis(np.asarray(on_colours[0] if on_colours else np.zeros((3, 3, 3, 0))), -1, 0)
     low, high = (f(kernels, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
     return (kernels - low) / np.maximum(high - low, 1e-12)
 
 
-def saliency(model: VGG, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+def saliency(model: nn.Module, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
     """How strongly the true class's logit depends on each pixel, evaluation mode (Simonyan et al. 2014).
 
     max over channels of |d logit / d pixel|: normalised images [N, H, W, 3], labels [N] -> [N, H, W].
     """
 
     def evidence(images: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, images)
+        logits: Any = model.apply(variables, images, train=False)
         return jnp.sum(jnp.take_along_axis(logits, labels[:, None], 1))
 
     return jnp.abs(jax.grad(evidence)(images)).max(-1)

@@ -160,11 +160,11 @@ def filters(found: Found, file: Path) -> None:
     figure, axes = subplots(1, 2, figsize=(9, 4.6))
     for axis, (name, arrays) in zip(axes, found.items()):
         kernels = arrays["filters"]
-        side = int(np.ceil(np.sqrt(len(kernels))))
-        sheet = np.ones((side * 4 - 1, side * 4 - 1, 3))
+        size, side = kernels.shape[1], max(1, int(np.ceil(np.sqrt(len(kernels)))))
+        sheet = np.ones((side * (size + 1) - 1, side * (size + 1) - 1, 3))
         for i, kernel in enumerate(kernels):
-            row, column = 4 * (i // side), 4 * (i % side)
-            sheet[row : row + 3, column : column + 3] = kernel
+            row, column = (size + 1) * np.array(divmod(i, side))
+            sheet[row : row + size, column : column + size] = kernel
         axis.imshow(sheet, interpolation="nearest")
         axis.set(title=LABELS[name])
         axis.axis("off")

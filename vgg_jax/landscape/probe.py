@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
 from vgg_jax.datasets.load import Dataset
+from vgg_jax.model.vgg import VGG
 from vgg_jax.runs.log import Record
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.step import Recipe, TrainState, step_dropout_key, together, training_loss
@@ -81,23 +82,24 @@ def make_measure(
 
 
 def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
-    """Of what each convolution, or its BatchNorm before the activation, hands on, in training mode, by depth [L]:
+    """Statistics of each convolution's output, or of its BatchNorm's before the activation, in training mode [L].
 
-    activation_mean and activation_std over all elements, activation_off the share that is not positive.
+    activation_mean and activation_std are over all elements, activation_off is the share that is not positive; L
+    layers, by depth. Of a residual block of `VGG` the first convolution counts; of a network of one's own every
+    BatchNorm on feature maps, or every convolution where there is none.
     """
-    before = model.batch_norm == "before"
-    kind, prefix = (nn.BatchNorm, "bn") if before else (nn.Conv, "conv")
-    _, captured = model.apply(
-        variables,
-        images,
-        train=True,
-        mutable=["batch_stats", "intermediates"],
-        capture_intermediates=lambda module, method: isinstance(module, kind) and method == "__call__",
-        rngs={"dropout": dropout_key},
-    )
-    layers: Any = captured["intermediates"]
-    names = sorted(name for name in layers if re.fullmatch(rf"{prefix}\d+_\d+a?", name))
-    signals = [layers[name]["__call__"][0].astype(jnp.float32) for name in names]
+    normalised = model.batch_norm == "before" if isinstance(model, VGG) else bool(variables.get("batch_stats"))
+    kind, signals = nn.BatchNorm if normalised else nn.Conv, []
+
+    def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output, layer = call(*args, **kwargs), context.module
+        counts = re.fullmatch(r"(conv|bn)\d+_\d+a?", str(layer.name)) if isinstance(model, VGG) else output.ndim == 4
+        if isinstance(layer, kind) and context.method_name == "__call__" and counts:
+            signals.append(output.astype(jnp.float32))
+        return output
+
+    with nn.intercept_methods(record):
+        model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key})
     return {
         "activation_mean": jnp.stack([x.mean() for x in signals]),
         "activation_std": jnp.stack([x.std() for x in signals]),

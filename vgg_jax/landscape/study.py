@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import Progress
 from vgg_jax.datasets.batches import normalise
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.landscape import band, hessian, interpret, probe, surface
+from vgg_jax.model.network import make_model, shapes
+from vgg_jax.model.vgg import VGG
 from vgg_jax.runs import directory, log
 from vgg_jax.runs.checkpoint import load_model
 from vgg_jax.runs.loop import Probe, fit_together
@@ -39,6 +42,20 @@ class Network(NamedTuple):
 def base_config(config: Config, batch_norm: str) -> Config:
     """The training config of one network: all but the landscape fields, with or without BatchNorm."""
     return configs.override(configs.without(config, "landscape"), {"model.batch_norm": batch_norm})
+
+
+def check(config: Config, num_classes: int) -> None:
+    """Raises: UserError when a network of one's own does not have BatchNorm just where the study asks for it."""
+    if config.landscape.surface_statistics == "batch":
+        raise UserError("config.landscape.surface_statistics=batch is not for a get_model, which may have dropout")
+    for batch_norm in NETWORKS.values():
+        base = base_config(config, batch_norm)
+        has = "batch_stats" in shapes(make_model(base, num_classes), config.data.image_size)
+        if has != (batch_norm != "none"):
+            raise UserError(
+                f"the study compares networks without and with BatchNorm, but for config.model.batch_norm="
+                f"{batch_norm!r} get_model gives one {'with' if has else 'without'} it"
+            )
 
 
 def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str, Network]:
@@ -83,7 +100,9 @@ def make_score(config: Config, network: Network, dataset: Dataset) -> Callable[[
     fields = config.landscape
     chosen = dataset.sample(fields.images)
     images, labels = normalise(jnp.asarray(chosen.images), dataset.mean, dataset.std), jnp.asarray(chosen.labels)
-    model = network.model.clone(stage_dropout=(), head_dropout=())
+    model = network.model
+    if isinstance(model, VGG):
+        model = model.clone(stage_dropout=(), head_dropout=())
     recipe = make_recipe(network.config, len(dataset.class_names), len(dataset))
 
     def score(params: Any, batch_stats: Any) -> tuple[jax.Array, jax.Array]:
@@ -92,7 +111,7 @@ def make_score(config: Config, network: Network, dataset: Dataset) -> Callable[[
         if fields.surface_statistics == "batch":
             logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
         else:
-            logits = model.apply(variables, images)
+            logits = model.apply(variables, images, train=False)
         return recipe.loss(logits, labels).mean(), jnp.mean(logits.argmax(-1) == labels)
 
     return score

@@ -15,7 +15,7 @@ Forward = Callable[[Any, jax.Array], jax.Array]  # (variables, uint8 images [B, 
 
 
 def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Forward:
-    return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std)))
+    return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std), train=False))
 
 
 def predict(

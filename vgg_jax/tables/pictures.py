@@ -25,7 +25,8 @@ def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
             [], [], mark, color=colour, label={"final": "final epoch", "best_test": "best epoch on test"}[protocol]
         )
     reported = [(row["reported"], y) for y, row in enumerate(rows) if row["reported"]]
-    axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported (best on test)")
+    if reported:
+        axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported (best on test)")
     axis.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axis.set(xlabel="test accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
     axis.grid(alpha=0.3)

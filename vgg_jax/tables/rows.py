@@ -1,13 +1,37 @@
-"""The tables of the two projects: their rows, and what the projects reported."""
+"""The tables of the two projects, with what they reported, and rows of one's own."""
 
+import ast
+from pathlib import Path
 from typing import NamedTuple
+
+from vgg_jax.settings import files
 
 
 class Row(NamedTuple):
-    config: str  # in configs/
+    config: str  # its name in configs/, or of its own file without .py
     name: str  # the project's own
     what: str
     reported: float | None  # the project's accuracy in %, its best epoch on the test set
+    own: Path | None = None  # a config file that is not shipped
+
+    @property
+    def file(self) -> Path:
+        return self.own or files.SHIPPED / f"{self.config}.py"
+
+
+def row_of(source: str) -> Row:
+    """The row of a shipped recipe's name or a config file; the file's first line says what it is."""
+    own = Path(source) if source.endswith(".py") else None
+    row = Row(Path(source).stem, Path(source).stem, "", None, own)
+    return row._replace(what=_first_line(row.file))
+
+
+def _first_line(file: Path) -> str:
+    try:
+        said = ast.get_docstring(ast.parse(file.read_text())) or ""
+    except (OSError, ValueError, SyntaxError):  # reading the config says what is wrong
+        return ""
+    return said.partition("\n")[0].rstrip(".").replace("|", "/")
 
 
 TABLES = {

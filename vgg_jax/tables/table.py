@@ -1,4 +1,4 @@
-"""The tables of the two projects: their rows, and what a folder of runs says about them."""
+"""What a folder of runs says about the rows of a table."""
 
 import re
 import statistics
@@ -8,18 +8,18 @@ from typing import Any
 
 from vgg_jax.model.network import make_model, totals
 from vgg_jax.runs import directory, log
-from vgg_jax.tables.rows import TABLES, Row
+from vgg_jax.tables.rows import Row
 
 PROTOCOLS = ("final", "best_test", "selected")
 
 
-def collect(table: str, workdir: Path) -> dict[str, Any]:
+def collect(table: str, rows: Sequence[Row], workdir: Path) -> dict[str, Any]:
     """All that the run directories workdir/<config>/seed<n> say, as results/<table>.json holds it.
 
     A run under way counts only where no seed of its row is finished. Accuracies are fractions, of the
     test set but for train_accuracy.
     """
-    return {"table": table, "rows": [_row(row, workdir / row.config) for row in TABLES[table]]}
+    return {"table": table, "rows": [_row(row, workdir / row.config) for row in rows]}
 
 
 def _row(row: Row, folder: Path) -> dict[str, Any]:
@@ -31,9 +31,10 @@ def _row(row: Row, folder: Path) -> dict[str, Any]:
         run["counts"] = done or not any(finished)
     counts: dict[str, int] = {}
     if found:
-        config, facts = directory.read_run(found[min(found)])
+        config, facts = directory.read_run(found[min(found)], own=row.own)
         counts = totals(make_model(config, len(facts["class_names"])), config.data.image_size)
-    return row._asdict() | counts | {"runs": runs}
+    said = {"config": row.config, "name": row.name, "what": row.what, "reported": row.reported}
+    return said | counts | {"runs": runs}
 
 
 def _run(seed: int, workdir: Path) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def markdown(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         runs = [run for run in row["runs"] if run["counts"]]
         lines.append(_line([
-            f"{row['name']} (`{row['config']}.py`)",
+            f"{row['name']} (`{row['config']}.py`)" if row["name"] != row["config"] else f"`{row['config']}.py`",
             row["what"],
             f"{row['reported']:.2f}" if row["reported"] else "",
             *(spread([100 * a for run in runs if (a := run["test_accuracy"][p]) is not None]) for p in PROTOCOLS),
@@ -92,9 +93,11 @@ def caption(result: dict[str, Any]) -> str:
     devices = " and ".join(sorted({run["device"] for run in runs}))
     images = " and ".join(f"{n:,}" for n in sorted({run["train_images"] for run in runs}))
     batch = " and ".join(str(n) for n in sorted({run["batch_size"] for run in runs}))
+    reports = any(row["reported"] for row in result["rows"])
+    reported = "; reported: the original project's best epoch on the test set" if reports else ""
     return (
         f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
-        "on all test images; reported: the original project's best epoch on the test set. Epochs like 12 of 30: under "
+        f"on all test images{reported}. Epochs like 12 of 30: under "
         "way, without a final accuracy. train - test: accuracy on training images (10,000 of them, in evaluation mode) "
         "less the final one on test images, in points."
     )

@@ -15,7 +15,7 @@ from vgg_jax.model import network
 from vgg_jax.runs import directory
 from vgg_jax.runs.loop import fit_together
 from vgg_jax.runs.resuming import Job, in_step
-from vgg_jax.settings import config as configs, files
+from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.tables import pictures, table
 from vgg_jax.tables.rows import Row
@@ -25,7 +25,7 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
     """What there is to train, by row; every config is checked before anything is trained."""
     jobs = {}
     for row in rows:
-        base = configs.load(files.SHIPPED / f"{row.config}.py", overrides)
+        base = configs.load(row.file, overrides)
         jobs[row.config] = [(c, workdir / row.config / f"seed{c.seed}") for c in configs.seeded(base, seeds)]
     return jobs
 
