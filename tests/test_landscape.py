@@ -350,7 +350,7 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
 @pytest.mark.parametrize("field", ["model.whitening=2", "optimizer.name=muon"])
 def test_what_the_study_cannot_measure_is_refused(field, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), f"--config.{field}"]
-    ends(landscape.main, run, "error: the study is for config.model.whitening=0 and optimizers of one learning rate")
+    ends(landscape.main, run, "error: the study needs config.model.whitening=0 and an optimizer with one learning rate")
     assert not (tmp_path / "run").exists()
 
 

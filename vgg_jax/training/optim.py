@@ -84,7 +84,7 @@ def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformat
 
 
 def _hold_norm(update: Any, kernel: Any) -> jax.Array:
-    """The update for the kernel [..., O] after it is rescaled to norm sqrt(O), the rescaling included."""
+    """The update plus a rescaling of the kernel [..., O] to norm sqrt(O)."""
     return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
 
 

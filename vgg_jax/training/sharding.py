@@ -90,7 +90,7 @@ def place(config: Config) -> Placement:
     found, wanted, batch = devices(), config.train.devices, config.train.batch_size
     n, alone = wanted or len(found), jax.process_count() == 1
     if n > len(found):
-        raise UserError(f"config.train.devices={n}, but JAX finds {len(found)}; 0 takes what there is")
+        raise UserError(f"config.train.devices={n}, but JAX finds {len(found)}; 0 uses all of them")
     if n < len(found) and not alone:
         raise UserError(f"config.train.devices={n}: several processes use all their {len(found)} devices; set it to 0")
     if batch % n:
