@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 class Row(NamedTuple):
     config: str  # in configs/
-    name: str  # the project's own
+    name: str  # the project's name for it
     what: str
     reported: float | None  # the project's accuracy in %, its best epoch on the test set
 
@@ -31,4 +31,4 @@ TABLES = {
         Row("vgg_a_dropout_bn_res_leaky", "VGG_Dropout_BN_Res_Leaky", "residual blocks, slope 0.1", None),
     ),
 }
-OLD_NAMES = {"seed1": "project1", "seed2": "project2"}  # as the tables were once called
+OLD_NAMES = {"seed1": "project1", "seed2": "project2"}  # earlier names of the tables
