@@ -62,7 +62,7 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
 
 @pytest.mark.parametrize("case", [
     ("--config.train.epoch=3", "no config field train.epoch; did you mean train.epochs?"),
-    ("--config.train=3", "config.train is a group", "as --config.train."),
+    ("--config.train=3", "config.train is a group", "e.g. --config.train."),
     ("--config.model.stages=F", "config.model.stages cannot be 'F'", "one of A, B, D, E, light, speed"),
     ("--config.optimizer.name=sdg", "config.optimizer.name cannot be 'sdg'", "did you mean sgd?"),
     ("--config.train.epochs=1.5", "config.train.epochs takes a whole number, not '1.5'"),

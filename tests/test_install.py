@@ -85,7 +85,7 @@ def test_a_config_starts_from_the_shipped_defaults_whatever_is_called_configs(tm
 def test_a_config_named_as_a_shipped_one_says_which_was_taken(tmp_path, capsys):
     (tmp_path / "bn.py").write_text(OVERLAY)
     assert configs.load(tmp_path / "bn.py").train.epochs == 7
-    assert f"taking {tmp_path / 'bn.py'}, not the shipped config" in capsys.readouterr().err
+    assert f"using {tmp_path / 'bn.py'}, not the shipped config" in capsys.readouterr().err
 
 
 def test_a_missing_dependency_is_no_damaged_data(monkeypatch):
