@@ -171,7 +171,7 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])
     assert "digit.png: " in capsys.readouterr().out
     ends(main.main, ["--config", npz, "--workdir", str(tmp_path / "b"), *flags(fields | {"data.image_size": "16"})],
-         "get_data gives images of 32x32; set config.data.image_size")  # fmt: skip
+         "get_data returns images of 32x32; set config.data.image_size")  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "words"), [
