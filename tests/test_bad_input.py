@@ -77,8 +77,8 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
     ("--config.model.residual=True --config.model.pool=first", "config.model.pool='first' is not for residual"),
     ("--config.optimizer.name=muon --config.optimizer.learning_rate=0", "learning_rate must be above 0 for muon"),
     ("--config.augment.flip=True", "config.augment.flip cannot be 'True'", "one of none, random, alternate"),
-    ("--config.train.epochs", "--config.train.epochs needs a value, as --config.train.epochs=VALUE"),
-    ("--config.seed --config.train.epochs=1", "--config.seed needs a value, as --config.seed=VALUE"),
+    ("--config.train.epochs", "--config.train.epochs needs a value: --config.train.epochs=VALUE"),
+    ("--config.seed --config.train.epochs=1", "--config.seed needs a value: --config.seed=VALUE"),
     ("--workdir", "--workdir: expected one argument", "--help"),
     ("--epochs=3", "unrecognized arguments: --epochs=3", "--help"),
 ], ids=lambda case: case[0][:50])  # fmt: skip

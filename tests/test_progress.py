@@ -9,7 +9,7 @@ from vgg_jax.console import progress
 
 
 def test_a_log_file_gets_plain_lines(monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     stream = io.StringIO()
     bar = progress.Progress(3, "decoding", " images", stream=stream)
     bar.update(1, "loss 2.3")
