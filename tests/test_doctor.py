@@ -52,7 +52,7 @@ def test_what_is_wrong_is_said_and_ends_with_code_2(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(doctor, "nvidia_driver", lambda: "")
     monkeypatch.setattr(doctor, "installed_plugins", dict)
     monkeypatch.setattr(doctor, "fit", lambda *_: 1 / 0)
-    monkeypatch.setattr(doctor, "ENOUGH", 2**70)
+    monkeypatch.setattr(doctor, "ENOUGH_BYTES", 2**70)
     with pytest.raises(SystemExit) as ended:
         errors.run(doctor.main, [])
     out, err = capsys.readouterr()
