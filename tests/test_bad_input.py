@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong ends in one line that says what and what to do, and in the right exit code."""
+"""A user's mistake ends in one line that says what is wrong and what to do, and in the right exit code."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ FOLDER = PLAIN | {"data.name": "folder", "train.batch_size": "8", "train.epochs"
 CIFAR = PLAIN | {"data.name": "cifar10"}
 MINE = "import configs.default\ndef get_config():\n    c = configs.default.get_config()\n    {}\n    return c\n"
 CAT, EPS = "train/cat/0.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n"
-# EXIF of a picture to be turned, with a text where Pillow writes back a number (ResolutionUnit).
+# EXIF data that ask for a rotation, with text where Pillow writes back a number (ResolutionUnit).
 TURNED = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHHHIII", 8, 2, 0x112, 3, 1, 6, 0, 0x128, 2, 5, 38, 0) + b"Inch\0"
 DIVERGING = SMALL | {"model.batch_norm": "none", "optimizer.learning_rate": "1e6"}
 Ends = Callable[..., str]
@@ -40,7 +40,7 @@ Ends = Callable[..., str]
 
 @pytest.fixture
 def ends(capsys: pytest.CaptureFixture[str]) -> Ends:
-    """ends(main, argv, words): the command stops with code 2 and one line that says all the words; the line."""
+    """ends(main, argv, words) checks for code 2 and one error line with all the words; returns the line."""
 
     def check(main: Callable[[Sequence[str]], None], argv: Sequence[str], *words: str, alone: bool = True) -> str:
         capsys.readouterr()
@@ -99,14 +99,14 @@ def test_config_file(case: Sequence[str], ends: Ends, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(case[0])
     where = f"--config.data.data_dir={tmp_path}"
     ends(train.main, ["--config", str(tmp_path / "mine.py"), where], str(tmp_path / "mine.py"), *case[1:])
-    for name in ("nosuch.py", "plain.py"):  # one of the shipped names, but not there
+    for name in ("nosuch.py", "plain.py"):  # the name of a shipped config, but no such file
         missing = str(tmp_path / name)
         ends(train.main, ["--config", missing, where, "--config.seed=-1"], f"no config file {missing}", "quickstart")
 
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive of 5 x 4 training and 6 test images that is taken for the official one; and no network."""
+    """An archive of 5 x 4 training and 6 test images that passes for the official one, and no network."""
     source, file = cifar.SOURCES["cifar10"], tmp_path / "small.tar.gz"
     rng, folder = np.random.default_rng(0), tmp_path / source.folder
     folder.mkdir()
@@ -122,7 +122,7 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_data_and_no_network(ends: Ends, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(archive, "_URL", "https://192.0.2.1/")  # TEST-NET-1: nobody answers there
+    monkeypatch.setattr(archive, "_URL", "https://192.0.2.1/")  # TEST-NET-1: no host answers
     ways = ("--config.data.data_dir=", "--config.data.archive=", "cifar-10-binary.tar.gz", "configs/quickstart.py")
     assert archive._REPLY_SECONDS < archive._TOTAL_SECONDS < 10
     monkeypatch.setattr(archive, "_REPLY_SECONDS", 0.5)
@@ -154,7 +154,7 @@ def test_wrong_archive(damage: Callable[[bytes], bytes] | None, official: Path, 
     if damage:
         file.write_bytes(damage(official.read_bytes()))
         words = ["SHA-256", "download it again"]
-        (tmp_path / "b/downloads").mkdir(parents=True)  # the next start looks here first, so: delete it
+        (tmp_path / "b/downloads").mkdir(parents=True)  # the next start looks here first
         there = shutil.copy(file, tmp_path / "b/downloads/cifar-10-binary.tar.gz")
         ends(train.main, argv(tmp_path / "run", CIFAR, data__data_dir=tmp_path / "b"), str(there), "delete it", *words)
     given = argv(tmp_path / "run", CIFAR, data__data_dir=tmp_path / "a", data__archive=file)
@@ -188,7 +188,7 @@ def test_folder(case: Any, pictures: Path, ends: Ends, tmp_path: Path) -> None:
 
 
 def test_folder_that_works(pictures: Path) -> None:
-    """With resize odd sizes do; hidden files, hidden folders and strangers are no pictures and no classes."""
+    """With resize, any size works; hidden files, hidden folders and other files are neither pictures nor classes."""
     Image.new("RGB", (40, 33), "red").save(pictures / CAT)
     for name in ("train/.cache", "train/cat/folder.png"):
         (pictures / name).mkdir()
@@ -209,7 +209,7 @@ def test_too_few_images(batch: int, kept: int, held_out: int, pictures: Path, en
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(run directory, pictures) of a run of one epoch; what damages it takes a copy."""
+    """(run directory, pictures) of a run of one epoch; tests that damage it copy it first."""
     root = tmp_path_factory.mktemp("finished")
     folder = write_folder(root / "pictures", {"cat": 6, "dog": 6})
     train.main(argv(root / "run", FOLDER, data__data_dir=folder))
@@ -234,7 +234,7 @@ def test_run_of_other_config_or_data(run: Path, pictures: Path, ends: Ends) -> N
 
 @pytest.mark.parametrize("name", ["file", "file/run", "loop", "lr[0.1]", "/proc/nowhere/run", "n" * 300, "locked"])
 def test_work_directory(name: str, pictures: Path, ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """lr[0.1]: Orbax saves under such a name, but cannot read it back."""
+    """lr[0.1]: Orbax saves in a folder with such a name, but cannot read it back."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
     if name == "locked":
@@ -290,7 +290,7 @@ def test_loss_not_finite(ends: Ends, tmp_path: Path, capsys: Any, monkeypatch: A
 
 
 def test_stop_signals(tmp_path: Path) -> None:
-    """The run stops where it says, and the second session goes on from there."""
+    """The run stops at the step that it reports, and the second session resumes there."""
     fields = FOLDER | {"data.name": "digits", "data.train_size": "40", "train.epochs": "1000"}
     fields |= {"model.stage_dropout": "()", "model.head_dropout": "()", "augment.crop": "0"}
     command = [sys.executable, "-m", "vgg_jax.main", "--config", "configs/quickstart.py", *flags(fields)]
