@@ -207,7 +207,7 @@ def _peak_memory() -> int:
             return torch.cuda.max_memory_allocated()
     elif (stats := sys.modules["jax"].devices()[0].memory_stats()) and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
-    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent held, too
+    status = Path("/proc/self/status").read_text()  # getrusage would include the parent's memory
     return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
 

@@ -175,7 +175,7 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("def get_model(config, n):\n    return 3\n", "get_model returns no flax.linen.Module but int"),
+    ("def get_model(config, n):\n    return 3\n", "get_model returns int, not a flax.linen.Module"),
     ("def get_data(config):\n    return {'train': ([1], [1])}\n", "get_data"),
 ])  # fmt: skip
 def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noqa: F811

@@ -31,7 +31,7 @@ def call_order(model):
     ("model", "parameters", "multiply_adds"),
     [
         (VGG(hidden=(512, 512), batch_norm_head=False), 15_253_578, 313_725_952),  # as published for VGG16-BN
-        (VGG(), 14_991_946, 313_463_808),  # the first seed: one hidden layer, BatchNorm after it too
+        (VGG(), 14_991_946, 313_463_808),  # project 1: one hidden layer, BatchNorm after it too
         (VGG(batch_norm="none"), 14_982_474, 313_463_808),
         (VGG(stages="A", hidden=(512, 512), batch_norm="none"), 9_750_922, 153_293_824),
     ],

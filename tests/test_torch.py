@@ -1,4 +1,4 @@
-"""The first seed's four networks against PyTorch: same weights, same masks, same outputs and gradients.
+"""Project 1's four networks against PyTorch: same weights, same masks, same outputs and gradients.
 
 Gradients in float64 on both sides: in float32 one unit in a million falls on the other side of a kink of ReLU or
 max-pool, and two correct gradients differ by up to 1e-2 (so do PyTorch's own in float32 and float64).

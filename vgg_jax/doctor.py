@@ -127,7 +127,7 @@ def cuda(
     if plugins and not on_gpu:
         hiding = [f"{k}={environment[k]}" for k in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES") if k in environment]
         yield Finding(
-            "JAX does not see the GPU", f"unset {', '.join(hiding)}" if hiding else f"{install}, and look above"
+            "JAX does not see the GPU", f"unset {', '.join(hiding)}" if hiding else f"{install}, and see above"
         )
 
 

@@ -26,7 +26,7 @@ def make_model(config: Config, num_classes: int, axis_name: str = "") -> nn.Modu
     if get_model := code.of(config).get_model:
         model = get_model(config, num_classes)
         if not isinstance(model, nn.Module):
-            raise UserError(f"get_model returns no flax.linen.Module but {type(model).__name__}")
+            raise UserError(f"get_model returns {type(model).__name__}, not a flax.linen.Module")
         return model
     fields: Any = config.model
     return VGG(num_classes=num_classes, axis_name=axis_name, **fields)

@@ -132,7 +132,7 @@ def _newest_whole(workdir: Path, which: str) -> int:
         step = max(faults)
         raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
     for step in [step for step in faults if step > whole]:
-        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
+        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); using step {whole}", file=sys.stderr)
     return whole
 
 
@@ -143,7 +143,7 @@ def _put_aside(workdir: Path, kind: str) -> None:
     lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
     for step in sorted(step for step, fault in faults.items() if fault):
         folder = workdir / kind / str(step)
-        print(f"{folder} is damaged ({faults[step]}); it is now {_move(workdir, folder)}", flush=True)
+        print(f"{folder} is damaged ({faults[step]}); moved to {_move(workdir, folder)}", flush=True)
     if kind == "latest" and lost and not whole:
         raise RunFailed(
             f"no whole checkpoint is left in {workdir / kind}; the damaged ones are in {workdir / 'damaged'}, "
@@ -157,7 +157,7 @@ def _begin_again(workdir: Path) -> None:
         return
     for name in ("best", "metrics.jsonl", "probes.jsonl", "summary.json"):
         if (workdir / name).exists():
-            print(f"nothing to resume from in {workdir / 'latest'}: {name} is now {_move(workdir, workdir / name)}")
+            print(f"nothing to resume from in {workdir / 'latest'}: {name} moved to {_move(workdir, workdir / name)}")
 
 
 def _move(workdir: Path, what: Path) -> Path:

@@ -74,7 +74,7 @@ class Run:
         record: Record = {
             "step": step,
             "epoch": step // self.recipe.steps_per_epoch,
-            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # of the last step taken
+            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # at the last step taken
             "train_loss": float(sums["loss"] / sums["count"]),
             "train_accuracy": float(sums["correct"] / sums["count"]),
         }

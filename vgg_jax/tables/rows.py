@@ -1,4 +1,4 @@
-"""The tables of the two projects: their rows, and what the projects reported."""
+"""The rows of the two projects' tables, with the accuracies that the projects reported."""
 
 from typing import NamedTuple
 

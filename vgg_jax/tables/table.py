@@ -1,4 +1,4 @@
-"""The tables of the two projects: their rows, and what a folder of runs says about them."""
+"""The tables of the two projects, filled in from a folder of runs."""
 
 import re
 import statistics
