@@ -1,4 +1,4 @@
-# The README's two commands: each makes the environment it needs, from this project's files alone.
+# The README's two commands: each makes the environment that it needs, only from this project's files.
 PYTHON ?= python3
 
 .PHONY: quickstart test test-all check lock
@@ -9,19 +9,19 @@ quickstart: venv/installed
 test: venv/installed
 	venv/bin/python -m pytest
 
-# The tests that are smaller there, whole: every recipe trained, our own convolution, 40 interruptions, 300 bad inputs.
-WHOLE = configs generated resume sharding train
+# In full, the tests that `make test` shortens: every recipe trained, our convolution, 40 interruptions, 300 bad inputs.
+FULL = configs generated resume sharding train
 
 test-all: venv/installed
-	VGG_JAX_ALL=1 venv/bin/python -m pytest $(WHOLE:%=tests/test_%.py)
+	VGG_JAX_ALL=1 venv/bin/python -m pytest $(FULL:%=tests/test_%.py)
 
-# What a change must pass besides the tests.
+# The checks that a change must pass besides the tests.
 check: venv/installed
 	venv/bin/ruff check .
 	venv/bin/ruff format --check .
 	venv/bin/pyright --pythonpath venv/bin/python
 
-# The versions that were tested, for every supported Python; `make lock` renews them, `pip install .` takes any in range.
+# Updates requirements.lock, the tested versions for every supported Python; `pip install .` takes any version in range.
 lock: venv/installed
 	venv/bin/python -m pip install -q uv
 	venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev setup.cfg -o requirements.lock

@@ -24,7 +24,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 
 
 def measure(config: Any, turns: int = 2) -> dict[str, float]:
-    """Speed of a step (median of turns after one to warm up), and seconds of its compilation and first turn."""
+    """Speed of a step (median over turns after a warm-up turn), and seconds for compilation and the first turn."""
     begun = time.perf_counter()
     turn = train_step.ours(config)
     turn()

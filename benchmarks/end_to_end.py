@@ -1,10 +1,10 @@
-"""Where a run's time goes, from the shell prompt to the summary: twice, with empty and with filled caches.
+"""Where a run's time goes, from the shell prompt to the summary, with empty and then with filled caches.
 
 python -m benchmarks.end_to_end [--config configs/bn.py] [--json FILE] [--config.FIELD=VALUE ...]
 
-The run is the config's, as short as its fields say. `imports` starts at the shell, `data` is reading
-and decoding, `compile` to `save` are phases of the training loop, `other` is what remains:
-initialisation, the first pictures, the loop's own bookkeeping.
+The config says which run, and how long it is. `imports` starts at the shell, `data` is reading and
+decoding, `compile` to `save` are phases of the training loop, `other` is the rest: initialisation,
+the first pictures, the loop's bookkeeping.
 """
 
 import json
@@ -22,7 +22,7 @@ PHASES = ("imports", "data", "compile", "train", "evaluate", "save", "other")
 
 
 def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
-    """The stages of `vgg_jax.main`, timed; the last line printed is JSON."""
+    """Time the stages of `vgg_jax.main`; the last printed line is JSON."""
     from vgg_jax.datasets import load as data
     from vgg_jax.runs import directory
     from vgg_jax.runs.loop import fit
@@ -48,11 +48,11 @@ def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
 
 
 def measure(argv: Sequence[str], cache: str) -> dict:
-    """One run in a process of its own."""
+    """One run in a separate process."""
     command = [sys.executable, "-m", "benchmarks.end_to_end", "--begun", str(time.time()), *argv]
     child = subprocess.run(command, env={**os.environ, "VGG_JAX_CACHE": cache}, stdout=subprocess.PIPE, text=True)
     if child.returncode:
-        raise errors.UserError("the run failed; its own message stands above")
+        raise errors.UserError("the run failed; see its message above")
     return json.loads(child.stdout.splitlines()[-1])
 
 

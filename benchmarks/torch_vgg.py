@@ -14,14 +14,14 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": lambda: nn.GELU("tanh"), "silu": nn.SiLU
 
 
 def build(c: Any, num_classes: int = 10) -> nn.Module:
-    """The network of config.model with its layers named as in Flax, NCHW.
+    """The network of config.model in NCHW, with layers named as in Flax.
 
-    Raises: UserError for what this side does not know.
+    Raises: UserError for networks that are not implemented here.
     """
     if c.residual or c.batch_norm == "after" or c.activation not in ACTIVATIONS:
-        raise errors.UserError("the PyTorch side knows only conv-BatchNorm-activation networks")
+        raise errors.UserError("the PyTorch side has only conv-BatchNorm-activation networks")
     if not c.global_pool and len(STAGES[c.stages]) < 5:
-        raise errors.UserError("the PyTorch side knows only networks that end in one pixel")
+        raise errors.UserError("the PyTorch side has only networks that end in one pixel")
     layers: dict[str, nn.Module] = {}
     channels = 3
 
@@ -68,7 +68,7 @@ def build(c: Any, num_classes: int = 10) -> nn.Module:
 
 
 def load(model: nn.Module, weights: dict[str, np.ndarray]) -> None:
-    """Copy Flax weights {"conv1_1/kernel": [3, 3, C, O], ...} in."""
+    """Copy Flax weights {"conv1_1/kernel": [3, 3, C, O], ...} into the model."""
     layers = dict(model.named_children())
     with torch.no_grad():
         for path, value in weights.items():

@@ -1,14 +1,14 @@
-"""Training steps a second: this package, stock Flax and PyTorch, in turn on the same machine.
+"""Training speed of this package, stock Flax and PyTorch, measured in turn on the same machine.
 
 python -m benchmarks.train_step [--config configs/bn.py] [--batch_size 128] [--rounds 5] [--json FILE]
 
-The network and the loss are the config's, the optimizer is SGD for all. Each contender is a process
-of its own that holds one network and waits; the rounds go A B C A B C, so that a machine whose speed
-drifts treats all alike. What counts is the median of the ratios within a round, as for the share of the matmul peak,
-which each round measures anew. All start from the same weights; by how much their first ten losses differ is shown.
-PyTorch takes part where it is installed, has the network, and the loss is cross-entropy; on a GPU also compiled, with
-and without CUDA graphs, and in bfloat16 where the config is. Who cannot run is left out. Peak memory includes what
-compiling and choosing algorithms take; on a CPU it is read from Linux.
+The network and the loss are the config's; the optimizer is SGD for all. Each contender is a separate process that
+holds one network and waits; the rounds go A B C A B C, so that a drifting machine speed affects all alike. Speeds are
+compared by the median over rounds of the ratio within a round; each round also measures the matmul peak again. All
+contenders start from the same weights, and the largest difference of their first ten losses is shown. PyTorch takes
+part if it is installed, has the network, and the loss is cross-entropy; on a GPU also compiled, with and without CUDA
+graphs, and in bfloat16 if the config is. Contenders that cannot run are left out. Peak memory includes compilation and
+the choice of algorithms; on a CPU it is read from Linux.
 """
 
 import functools
@@ -31,9 +31,9 @@ from vgg_jax.console import errors, flags
 from vgg_jax.model import network
 from vgg_jax.settings import config as configs
 
-STEPS = 5  # a turn
-ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes in this, at least one
-Turn = Callable[[], list[float]]  # takes STEPS steps; returns the loss before each
+STEPS = 5  # per turn
+ROUND_SECONDS = 1.0  # a round has the turns that vgg_jax does in this time (at least one), for each contender
+Turn = Callable[[], list[float]]  # does STEPS steps; returns the loss before each
 
 
 def _jax_turn(config: Any, jit: Callable[[Callable, Any, Any], Turn]) -> Turn:
@@ -48,7 +48,7 @@ def _jax_turn(config: Any, jit: Callable[[Callable, Any, Any], Turn]) -> Turn:
 
 
 def ours(config: Any) -> Turn:
-    """This package's step as a chunk runs it: a turn is one program."""
+    """This package's step as in a chunk: a turn is one compiled program."""
     import jax
 
     def jit(step: Callable, state: Any, batch: Any) -> Turn:
@@ -72,7 +72,7 @@ def ours(config: Any) -> Turn:
 
 
 def stock_flax(config: Any) -> Turn:
-    """The same network with Flax's own convolution, pooling and dropout, one jitted step a call."""
+    """The same network with Flax's own convolution, pooling and dropout, one jitted step per call."""
     from unittest import mock
 
     import jax
@@ -117,7 +117,7 @@ def pytorch(config: Any, channels_last: bool = False, compiled: str = "") -> Tur
 
     if hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cudnn.benchmark = True  # as XLA does, try the algorithms
+    torch.backends.cudnn.benchmark = True  # try the algorithms, as XLA does
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device, c, o = os.environ["TORCH_DEVICE"], config.model, config.optimizer
     model = torch_vgg.build(c)
@@ -169,7 +169,7 @@ def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_weights(config: Any, file: str) -> None:
-    """The weights that our side and stock Flax start from, for PyTorch."""
+    """Save the weights that vgg_jax and stock Flax start from, for PyTorch."""
     from flax import traverse_util
 
     from vgg_jax.training.step import init_state, make_recipe
@@ -182,7 +182,7 @@ def _write_weights(config: Any, file: str) -> None:
 
 
 def _make_peak_flops(config: Any) -> Callable[[], float]:
-    """What measures the FLOP/s of a large matrix product in the config's dtype: the best of ten."""
+    """A function that measures the FLOP/s of a large matrix product in the config's dtype, the best of ten."""
     import jax
     import jax.numpy as jnp
 
@@ -199,7 +199,7 @@ def _make_peak_flops(config: Any) -> Callable[[], float]:
 
 
 def _peak_memory() -> int:
-    """Bytes this process has held at most: of the GPU if it uses one, else of the machine."""
+    """Peak memory of this process in bytes: the GPU's if it uses one, else the machine's."""
     if "torch" in sys.modules:
         import torch  # pyright: ignore[reportMissingImports]
 
@@ -207,12 +207,12 @@ def _peak_memory() -> int:
             return torch.cuda.max_memory_allocated()
     elif (stats := sys.modules["jax"].devices()[0].memory_stats()) and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
-    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent held, too
+    status = Path("/proc/self/status").read_text()  # getrusage would include the parent's memory
     return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
 
 class _Worker:
-    """A contender in its own process: `turn` has it take so many turns and returns what it says of them."""
+    """A contender in its own process: `turn` makes it do count turns and returns its measurements."""
 
     def __init__(self, name: str, argv: Sequence[str], weights: str):
         import jax
@@ -231,7 +231,7 @@ class _Worker:
         print(count, file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
-            raise errors.UserError("a contender ended early; its own message stands above")
+            raise errors.UserError("a contender ended early; see its message above")
         return json.loads(line)
 
 
@@ -266,7 +266,7 @@ def _start(names: Sequence[str], argv: Sequence[str], weights: str) -> dict[str,
 
 
 def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Everything measured, a row a contender."""
+    """All measurements, one row per contender."""
     batch_size, peak_flops = config.train.batch_size, _make_peak_flops(config)
     with tempfile.TemporaryDirectory() as folder:
         _write_weights(config, f"{folder}/weights.npz")
@@ -280,7 +280,7 @@ def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
         worker.process.communicate()
     images = count * STEPS * batch_size
     multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]
-    flops, rows = images * 6 * multiply_adds, {}  # of a round: forward and twice back
+    flops, rows = images * 6 * multiply_adds, {}  # per round: the backward pass costs two forward passes
     for name in workers:
         seconds = [turn[name]["seconds"] for turn in turns]
         ratios = [turn[name]["seconds"] / turn["vgg_jax"]["seconds"] for turn in turns]
@@ -300,7 +300,7 @@ def compare(config: Any, argv: Sequence[str], rounds: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
-        "--config": {"default": "configs/bn.py", "help": "whose network is timed"},
+        "--config": {"default": "configs/bn.py", "help": "the config whose network is timed"},
         "--batch_size": {"type": int, "default": 128},
         "--rounds": {"type": int, "default": 5},
         "--json": {"help": "also write the figures here"},
@@ -315,12 +315,12 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, fixed | overrides)
     if given.worker:
         return _serve(given.worker, config)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process, too, leaves a GPU to its workers
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves the GPU's memory to the workers
     from vgg_jax.runs import directory
 
     facts = {"config": given.config, **directory.origin(), **compare(config, argv, given.rounds)}
     print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")
-    print(f"{'':<45}images/s  vgg_jax / it  of matmul peak  peak MiB  losses differ by")
+    print(f"{'':<45}images/s  time/vgg_jax  of matmul peak  peak MiB  losses differ by")
     for name, row in facts["rows"].items():
         print(
             f"{name:<45}{row['images_per_second']:>8,.1f}  {row['vgg_jax_is_times_faster']:>12.2f}  "

@@ -12,5 +12,5 @@ from configs.default import get_config as default_config
 
 def get_config() -> ConfigDict:
     config = default_config()
-    config.model.batch_norm = "before"  # the default, said aloud
+    config.model.batch_norm = "before"  # the default, made explicit
     return config

@@ -1,7 +1,7 @@
 """Every field at its default: project 1's recipe with BatchNorm alone. docs/fields.md explains them all.
 
-An overlay (`bn_dropout.py`, ...) starts from here and changes a few; the command line changes any
-(`--config.train.epochs=1`).
+An overlay (`bn_dropout.py`, ...) starts from here and changes a few; the command line can change
+any (`--config.train.epochs=1`).
 """
 
 from ml_collections import ConfigDict

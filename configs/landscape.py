@@ -1,7 +1,7 @@
-"""Why BatchNorm helps: VGG-A without it and with it, measured on the way and at the end.
+"""Why BatchNorm helps: VGG-A without and with it, measured during training and at the end.
 
 COMMAND   python -m vgg_jax.landscape --config configs/landscape.py
-RUNTIME   awaits a GPU: not yet measured; configs/landscape_quick.py is for two CPU cores
+RUNTIME   needs a GPU; not yet measured; configs/landscape_quick.py is for two CPU cores
 EXPECTED  docs/landscape.md; not yet measured at this size
 """
 

@@ -1,4 +1,4 @@
-"""Why BatchNorm helps, small enough for two CPU cores: a quarter of the width, 5,000 images.
+"""Why BatchNorm helps, as a study for two CPU cores: a quarter of the width, 5,000 images.
 
 COMMAND   python -m vgg_jax.landscape --config configs/landscape_quick.py
 RUNTIME   about 8 minutes on two CPU cores (7.6 measured, n=1)

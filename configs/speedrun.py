@@ -1,4 +1,4 @@
-"""The least time to 94 % with test-time augmentation, after airbench94_muon (Jordan 2024).
+"""94 % with test-time augmentation in the least time, after airbench94_muon (Jordan 2024).
 
 COMMAND   python -m vgg_jax.main --config configs/speedrun.py
 RUNTIME   61 minutes on two slow CPU cores (AMD EPYC without AVX-512); GPU not yet measured

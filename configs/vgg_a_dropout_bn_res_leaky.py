@@ -1,4 +1,4 @@
-"""Project 2's VGG_Dropout_BN_Res_Leaky, which cannot be built there: residual blocks, leaky ReLU.
+"""Project 2's VGG_Dropout_BN_Res_Leaky: residual blocks, leaky ReLU (project 2's own code cannot build it).
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_dropout_bn_res_leaky.py
 RUNTIME   not measured

@@ -1,4 +1,4 @@
-"""Project 2's VGG_A_LeakyReLU: VGG_A with slope 0.1 and Kaiming's initialisation for it.
+"""Project 2's VGG_A_LeakyReLU: VGG_A with leaky ReLU of slope 0.1 and Kaiming's initialisation for it.
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_leaky_relu.py
 RUNTIME   not measured; vgg_a.py takes 4 minutes an epoch on two CPU cores

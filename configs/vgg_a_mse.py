@@ -1,4 +1,4 @@
-"""Project 2's VGG_A trained on the squared error against one-hot targets: what "L2 loss" would mean.
+"""Project 2's VGG_A trained on the squared error against one-hot targets ("L2 loss" in its usual sense).
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_mse.py
 RUNTIME   not measured; vgg_a.py takes 4 minutes an epoch on two CPU cores

@@ -1,8 +1,8 @@
-"""Images of your own from an .npz file, which holds train_images, train_labels, test_images and test_labels.
+"""Your own images from an .npz file with train_images, train_labels, test_images and test_labels.
 
 COMMAND   python -m vgg_jax.main --config examples/npz.py --config.own.file=my.npz --config.data.image_size=SIDE
-RUNTIME   that of the network and the images
-EXPECTED  what your images allow
+RUNTIME   depends on the network and the images
+EXPECTED  depends on the images
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def get_data(config: ConfigDict) -> dict[str, Arrays]:
-    """Images uint8 [N, H, W, 3], labels whole numbers [N] from 0."""
+    """Images uint8 [N, H, W, 3]; labels [N], whole numbers from 0."""
     with np.load(config.own.file) as arrays:
         return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")}
 
 
 def get_config() -> ConfigDict:
     config = quickstart_config()
-    config.own = ConfigDict({"file": "my.npz"})  # read by get_data alone
+    config.own = ConfigDict({"file": "my.npz"})  # read only by get_data
     return config

@@ -1,4 +1,4 @@
-"""A network of your own: a small ResNet (He et al. 2016), trained by the package as it trains a VGG.
+"""Your own network: a small ResNet (He et al. 2016), trained like the package's VGG.
 
 COMMAND   python -m vgg_jax.main --config examples/resnet.py
 RUNTIME   about 2 minutes on two CPU cores (1 min 55 s on Intel with AVX-512, n=1)
@@ -14,7 +14,10 @@ from vgg_jax.model.layers import conv_general_dilated  # faster on a CPU than XL
 
 
 class ResNet(nn.Module):
-    """Blocks of two 3x3 convolutions, a stage of them for each width; every stage but the first halves the image."""
+    """Stages of residual blocks, one stage per width; a block has two 3x3 convolutions.
+
+    Every stage except the first halves the image.
+    """
 
     widths: tuple[int, ...]
     blocks: int
@@ -49,6 +52,6 @@ def get_model(config: ConfigDict, num_classes: int) -> nn.Module:
 
 def get_config() -> ConfigDict:
     config = quickstart_config()
-    config.own = ConfigDict({"widths": (16, 32, 64), "blocks": 1})  # read by get_model alone
+    config.own = ConfigDict({"widths": (16, 32, 64), "blocks": 1})  # read only by get_model
     config.train.epochs = 10
     return config

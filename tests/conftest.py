@@ -1,4 +1,4 @@
-"""Strict surroundings for every test: eight fake CPU devices, no silent broadcasting, a cache of its own."""
+"""Strict settings for every test: eight fake CPU devices, no silent broadcasting, a separate cache."""
 
 import atexit
 import os
@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
-# The programs are small and compiling them is most of a test's time: no optimisation, and with JAX 0.10 fusions by the
-# older code generator, which takes a third of the time for it. Later XLAs do not know that flag and would abort.
+# The programs are small and compilation is most of a test's time, so: no optimisation, and with JAX 0.10 the older code
+# generator for fusions, which takes a third of the time. Later XLA versions do not know its flag and would abort.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
@@ -31,7 +31,7 @@ atexit.register(shutil.rmtree, os.environ["VGG_JAX_CACHE"], ignore_errors=True)
 
 
 def make_quick(patch, module=None):
-    """Where a module is not about them, a convolution that compiles in half of the time, and no pictures are drawn."""
+    """A convolution that compiles in half the time, and no pictures, unless the test module is about them."""
     if not (ALL or getattr(module, "OUR_CONVOLUTION", False)):
         patch.setattr(layers, "conv_cpu", plain_convolution)
     if not (ALL or getattr(module, "PICTURES", False)):
@@ -47,7 +47,7 @@ def quick(request):
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """A small run of two epochs, its last two states saved; what damages it takes a copy."""
+    """A small run of two epochs with its last two states saved; tests that damage it copy it first."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     fields = flags(SMALL | {"train.save_minutes": "0"})
     with pytest.MonkeyPatch.context() as patch:

@@ -38,7 +38,7 @@ class PlainVGG(nn.Module):
 
 
 def augmented(rng, images):
-    """Crop with 4 pixels of zeros, mirror, an 8x8 hole of zeros: in NumPy, image by image."""
+    """Random crop with 4 pixels of zero padding, random flip, 8x8 cutout: in NumPy, image by image."""
     padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
     batch = np.empty_like(images)
     for k in range(len(images)):

@@ -17,9 +17,9 @@ from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 
 ROOT = Path(__file__).parent.parent
-ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: nothing is made smaller
+ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: the tests in full size
 
-# A network that compiles in a second or two; on digits, since they need no download.
+# A network that compiles in a second or two, on digits, which need no download.
 SMALL = {
     "data.name": "digits",
     "data.train_size": "160",
@@ -54,7 +54,7 @@ def get_model(config, num_classes):
 
 
 def plain_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """SAME convolution as one product with what each output pixel sees. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K odd"""
+    """SAME convolution as one product of patches and kernel (im2col). [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K odd"""
     (_, h, w, c), size = x.shape, len(kernel)
     wide = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
     seen = [wide[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
@@ -62,7 +62,7 @@ def plain_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def touch(figure: Figure, file: Path, **_: Any) -> None:
-    """In place of `Figure.savefig`."""
+    """Replaces `Figure.savefig`."""
     file.touch()
 
 
@@ -73,14 +73,14 @@ def pmap(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.pmap(function, "data")
 
 
-# A test's own program begins with it, and finds this file and the package in PYTHONPATH.
+# The first line of programs that tests start; they find this file and the package through PYTHONPATH.
 QUICK = "" if ALL else "import small; from vgg_jax.model import layers; layers.conv_cpu = small.plain_convolution\n"
 
 PYTHONPATH = f"{ROOT}:{ROOT / 'tests'}"
 
 
 def config(name: str = "default", overrides: Mapping[str, str] = SMALL, **more: Any) -> Config:
-    """A shipped config made small; more are fields with __ for the dot: train__epochs=3."""
+    """A shipped config made small; more: further fields, with __ for the dot: train__epochs=3."""
     given = {field.replace("__", "."): str(value) for field, value in more.items()}
     return configs.load(str(ROOT / "configs" / f"{name}.py"), dict(overrides) | given)
 

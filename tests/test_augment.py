@@ -1,4 +1,4 @@
-"""Each augmentation does what it says, to each image on its own."""
+"""Each augmentation does what it says, to each image separately."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_cutout_zeroes_one_square_that_may_reach_over_the_edge():
         sizes.add((len(rows), len(columns)))
     assert (4, 4) in sizes
     assert max(sizes) == (4, 4)
-    assert {(2, 4), (4, 2)} <= sizes  # cut by the edge
+    assert {(2, 4), (4, 2)} <= sizes  # clipped at the edge
 
 
 def test_augment_does_only_what_the_config_asks():

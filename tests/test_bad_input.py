@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong ends in one line that says what and what to do, and in the right exit code."""
+"""A user's mistake ends in one line that says what is wrong and what to do, and in the right exit code."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ FOLDER = PLAIN | {"data.name": "folder", "train.batch_size": "8", "train.epochs"
 CIFAR = PLAIN | {"data.name": "cifar10"}
 MINE = "import configs.default\ndef get_config():\n    c = configs.default.get_config()\n    {}\n    return c\n"
 CAT, EPS = "train/cat/0.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n"
-# EXIF of a picture to be turned, with a text where Pillow writes back a number (ResolutionUnit).
+# EXIF data that ask for a rotation, with text where Pillow writes back a number (ResolutionUnit).
 TURNED = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHHHIII", 8, 2, 0x112, 3, 1, 6, 0, 0x128, 2, 5, 38, 0) + b"Inch\0"
 DIVERGING = SMALL | {"model.batch_norm": "none", "optimizer.learning_rate": "1e6"}
 Ends = Callable[..., str]
@@ -40,7 +40,7 @@ Ends = Callable[..., str]
 
 @pytest.fixture
 def ends(capsys: pytest.CaptureFixture[str]) -> Ends:
-    """ends(main, argv, words): the command stops with code 2 and one line that says all the words; the line."""
+    """ends(main, argv, words) checks for code 2 and one error line with all the words; returns the line."""
 
     def check(main: Callable[[Sequence[str]], None], argv: Sequence[str], *words: str, alone: bool = True) -> str:
         capsys.readouterr()
@@ -62,7 +62,7 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
 
 @pytest.mark.parametrize("case", [
     ("--config.train.epoch=3", "no config field train.epoch; did you mean train.epochs?"),
-    ("--config.train=3", "config.train is a group", "as --config.train."),
+    ("--config.train=3", "config.train is a group", "e.g. --config.train."),
     ("--config.model.stages=F", "config.model.stages cannot be 'F'", "one of A, B, D, E, light, speed"),
     ("--config.optimizer.name=sdg", "config.optimizer.name cannot be 'sdg'", "did you mean sgd?"),
     ("--config.train.epochs=1.5", "config.train.epochs takes a whole number, not '1.5'"),
@@ -77,8 +77,8 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
     ("--config.model.residual=True --config.model.pool=first", "config.model.pool='first' is not for residual"),
     ("--config.optimizer.name=muon --config.optimizer.learning_rate=0", "learning_rate must be above 0 for muon"),
     ("--config.augment.flip=True", "config.augment.flip cannot be 'True'", "one of none, random, alternate"),
-    ("--config.train.epochs", "--config.train.epochs needs a value, as --config.train.epochs=VALUE"),
-    ("--config.seed --config.train.epochs=1", "--config.seed needs a value, as --config.seed=VALUE"),
+    ("--config.train.epochs", "--config.train.epochs needs a value: --config.train.epochs=VALUE"),
+    ("--config.seed --config.train.epochs=1", "--config.seed needs a value: --config.seed=VALUE"),
     ("--workdir", "--workdir: expected one argument", "--help"),
     ("--epochs=3", "unrecognized arguments: --epochs=3", "--help"),
 ], ids=lambda case: case[0][:50])  # fmt: skip
@@ -99,14 +99,14 @@ def test_config_file(case: Sequence[str], ends: Ends, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(case[0])
     where = f"--config.data.data_dir={tmp_path}"
     ends(train.main, ["--config", str(tmp_path / "mine.py"), where], str(tmp_path / "mine.py"), *case[1:])
-    for name in ("nosuch.py", "plain.py"):  # one of the shipped names, but not there
+    for name in ("nosuch.py", "plain.py"):  # the name of a shipped config, but no such file
         missing = str(tmp_path / name)
         ends(train.main, ["--config", missing, where, "--config.seed=-1"], f"no config file {missing}", "quickstart")
 
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive of 5 x 4 training and 6 test images that is taken for the official one; and no network."""
+    """An archive of 5 x 4 training and 6 test images that passes for the official one, and no network."""
     source, file = cifar.SOURCES["cifar10"], tmp_path / "small.tar.gz"
     rng, folder = np.random.default_rng(0), tmp_path / source.folder
     folder.mkdir()
@@ -122,11 +122,11 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_data_and_no_network(ends: Ends, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(archive, "_URL", "https://192.0.2.1/")  # TEST-NET-1: nobody answers there
+    monkeypatch.setattr(archive, "_URL", "https://192.0.2.1/")  # TEST-NET-1: no host answers
     ways = ("--config.data.data_dir=", "--config.data.archive=", "cifar-10-binary.tar.gz", "configs/quickstart.py")
-    assert archive._REPLY_SECONDS < archive._ANSWER_SECONDS < 10
+    assert archive._REPLY_SECONDS < archive._TOTAL_SECONDS < 10
     monkeypatch.setattr(archive, "_REPLY_SECONDS", 0.5)
-    monkeypatch.setattr(archive, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(archive, "_TOTAL_SECONDS", 1)
     given, begun = argv(tmp_path / "run", CIFAR, data__data_dir=tmp_path), time.monotonic()
     ends(train.main, given, f"no cifar10 in {tmp_path}", *ways)
     assert time.monotonic() - begun < 20
@@ -154,7 +154,7 @@ def test_wrong_archive(damage: Callable[[bytes], bytes] | None, official: Path, 
     if damage:
         file.write_bytes(damage(official.read_bytes()))
         words = ["SHA-256", "download it again"]
-        (tmp_path / "b/downloads").mkdir(parents=True)  # the next start looks here first, so: delete it
+        (tmp_path / "b/downloads").mkdir(parents=True)  # the next start looks here first
         there = shutil.copy(file, tmp_path / "b/downloads/cifar-10-binary.tar.gz")
         ends(train.main, argv(tmp_path / "run", CIFAR, data__data_dir=tmp_path / "b"), str(there), "delete it", *words)
     given = argv(tmp_path / "run", CIFAR, data__data_dir=tmp_path / "a", data__archive=file)
@@ -188,7 +188,7 @@ def test_folder(case: Any, pictures: Path, ends: Ends, tmp_path: Path) -> None:
 
 
 def test_folder_that_works(pictures: Path) -> None:
-    """With resize odd sizes do; hidden files, hidden folders and strangers are no pictures and no classes."""
+    """With resize, any size works; hidden files, hidden folders and other files are neither pictures nor classes."""
     Image.new("RGB", (40, 33), "red").save(pictures / CAT)
     for name in ("train/.cache", "train/cat/folder.png"):
         (pictures / name).mkdir()
@@ -209,7 +209,7 @@ def test_too_few_images(batch: int, kept: int, held_out: int, pictures: Path, en
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(run directory, pictures) of a run of one epoch; what damages it takes a copy."""
+    """(run directory, pictures) of a run of one epoch; tests that damage it copy it first."""
     root = tmp_path_factory.mktemp("finished")
     folder = write_folder(root / "pictures", {"cat": 6, "dog": 6})
     train.main(argv(root / "run", FOLDER, data__data_dir=folder))
@@ -234,7 +234,7 @@ def test_run_of_other_config_or_data(run: Path, pictures: Path, ends: Ends) -> N
 
 @pytest.mark.parametrize("name", ["file", "file/run", "loop", "lr[0.1]", "/proc/nowhere/run", "n" * 300, "locked"])
 def test_work_directory(name: str, pictures: Path, ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """lr[0.1]: Orbax saves under such a name, but cannot read it back."""
+    """lr[0.1]: Orbax saves in a folder with such a name, but cannot read it back."""
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
     if name == "locked":
@@ -290,7 +290,7 @@ def test_loss_not_finite(ends: Ends, tmp_path: Path, capsys: Any, monkeypatch: A
 
 
 def test_stop_signals(tmp_path: Path) -> None:
-    """The run stops where it says, and the second session goes on from there."""
+    """The run stops at the step that it reports, and the second session resumes there."""
     fields = FOLDER | {"data.name": "digits", "data.train_size": "40", "train.epochs": "1000"}
     fields |= {"model.stage_dropout": "()", "model.head_dropout": "()", "augment.crop": "0"}
     command = [sys.executable, "-m", "vgg_jax.main", "--config", "configs/quickstart.py", *flags(fields)]

@@ -1,4 +1,4 @@
-"""The benchmarks run, and their figures hang together."""
+"""The benchmarks run, and their figures are consistent."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from small import ROOT, SMALL, flags
 
 
 def run(module, file, *given):
-    """(figures, what was printed) of a benchmark's command."""
+    """(figures, printed text) of a benchmark's command."""
     command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(file), *given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
@@ -16,7 +16,7 @@ def run(module, file, *given):
 
 
 def test_train_step(tmp_path):
-    """PyTorch's side does not know this network: it is left out where it is installed, too."""
+    """The PyTorch side does not have this network, so it is left out even if PyTorch is installed."""
     given = ["--config", "configs/vgg_light.py", "--batch_size", "8", "--rounds", "1"]
     figures, printed = run("train_step", tmp_path / "figures.json", *given)
     ours, stock = figures["rows"].values()

@@ -1,4 +1,4 @@
-"""The official binary archive, made small: prepared without TensorFlow, read back pixel for pixel."""
+"""A small version of the official binary archive: prepared without TensorFlow, read back pixel for pixel."""
 
 import contextlib
 import hashlib
@@ -62,13 +62,13 @@ def test_prepare_and_read_back(official, tmp_path, monkeypatch):
     assert names == tuple(f"name{i}" for i in range(10 if name == "cifar10" else 100))
     assert "tensorflow" not in sys.modules
     assert not (tmp_path / "outside.txt").exists() and not list((tmp_path / "temporary").iterdir())
-    archive.unlink()  # from here on the prepared directory is enough
+    archive.unlink()  # from here on only the prepared directory is needed
     again = cifar.load(name, str(tmp_path / "tfds"))
     np.testing.assert_array_equal(again[0][0], got_train[0])
 
 
 def test_another_process_prepares_it_first(official, tmp_path, monkeypatch):
-    """Ours is given up for the one that is there."""
+    """If another process has prepared the data meanwhile, its directory is used."""
     name, archive, train, _ = official
     cifar.load(name, str(tmp_path / "tfds"), str(archive))
     (prepared,) = (tmp_path / "tfds" / name).iterdir()

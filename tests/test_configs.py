@@ -1,4 +1,4 @@
-"""Every shipped config: checked, documented, and trained for a step through the real entry point, or traced."""
+"""Every shipped config: checked, documented, and either trained for a step by the real command or traced."""
 
 import ast
 import dataclasses
@@ -31,8 +31,8 @@ from vgg_jax.training.step import first_images, init_state, make_recipe, make_tr
 
 PICTURES = True
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
-RECIPES = [n for n in NAMES if not n.startswith("landscape")]  # test_landscape.py has those
-# Between them they have every choice and switch of all recipes.
+RECIPES = [n for n in NAMES if not n.startswith("landscape")]  # test_landscape.py tests those
+# Together they use every choice and switch of all recipes.
 TRAINED = ["bn_dropout", "modern", "speedrun"]
 TRAINED += ["vgg_a_dropout_bn_res_leaky", "vgg_a_dropout_bn", "vgg_a_mse", "vgg_light"]
 if ALL:
@@ -40,7 +40,7 @@ if ALL:
 
 
 def choices(name):
-    """(field, value) of everything in a recipe that is not a number or a name."""
+    """The choices and switches of a recipe, as (field, value)."""
     flat = configs.flatten(config(name, {}))
     return {(k, v) for k, v in flat.items() if isinstance(v, (bool, str)) and not k.startswith("data.")}
 
@@ -61,7 +61,7 @@ def test_the_other_recipes_can_be_traced(name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_recipe_trains_a_step(name, tmp_path):
-    """At a quarter of its width, which compiles and saves faster and takes every path that the whole one takes."""
+    """At a quarter of its width, which compiles and saves faster and runs the same code as the full width."""
     folder, run = write_folder(tmp_path / "data", {"cat": 8, "dog": 8}), tmp_path / "run"
     narrow = {} if config(name, {}).model.stages == "light" else {"model.width": "0.25"}
     small = {"data.name": "folder", "data.data_dir": str(folder), "data.validation_size": "0"}
@@ -73,7 +73,7 @@ def test_a_recipe_trains_a_step(name, tmp_path):
     assert record["train_loss"] > 0 and record["learning_rate"] > 0
     _, _, trained = load_model(run, "latest", rundir.read_run(run)[0], 2)
     c, data = rundir.read_run(run)[0], load(config(name, small | narrow))["train"]
-    init = jax.jit(functools.partial(init_state, make_recipe(c, 2, len(data))))  # the program that the run began with
+    init = jax.jit(functools.partial(init_state, make_recipe(c, 2, len(data))))  # the program that the run started with
     begun = init(np.uint32(c.seed), first_images(c, data)).params
     assert not np.allclose(trained["params"]["logits"]["kernel"], begun["logits"]["kernel"])
     assert json.loads((run / "summary.json").read_text())["protocols"]["final"]["step"] == 1
@@ -98,7 +98,7 @@ def test_every_field_is_explained_and_docs_have_what_is_declared():
 
 
 def test_what_a_field_may_be_is_what_the_code_knows():
-    """The choices are declared where no JAX is imported; the functions that they name are elsewhere."""
+    """The choices are declared in a module without JAX, apart from the functions that they name."""
     assert set(FIELDS["model.activation"].choices) == set(vgg.ACTIVATIONS)
     assert set(FIELDS["model.kernel_init"].choices) == set(vgg.KERNEL_INITS)
     fields = {f.name: f.default for f in dataclasses.fields(VGG) if f.name not in ("parent", "name")}
@@ -129,7 +129,7 @@ SEED2 = [row.config for row in TABLES["project2"]]
 
 
 def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
-    """No two names build the same thing, as three of project 2's do."""
+    """No two names build the same network and training, as three names in project 2's code do."""
     recipes = {name: configs.flatten(config(name, {})) for name in SEED2}
     networks = {
         name: (
@@ -145,7 +145,7 @@ def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
         "vgg_a_l2",
         "vgg_a_mse",
         "vgg_a_bn_sgd",
-    }  # VGG_A's network and VGG_BatchNorm's, trained otherwise
+    }  # the networks of VGG_A and VGG_BatchNorm, trained differently
     assert len({repr(networks[name]) for name in SEED2 if name not in by_recipe_alone}) == len(SEED2) - 3
     assert len({json.dumps(recipe) for recipe in recipes.values()}) == len(SEED2) == 11
     base = recipes["vgg_a"]

@@ -92,7 +92,7 @@ def test_resize_scales_and_crops_the_centre(tmp_path):
     pixels = read_picture(tmp_path / "wide.png", 32, resize=True)
     assert pixels.shape == (32, 32, 3)
     np.testing.assert_array_equal(pixels[16, 16], (0, 0, 255))
-    assert (pixels[:, 2:-2] == (0, 0, 255)).all()  # the red sides are cut off
+    assert (pixels[:, 2:-2] == (0, 0, 255)).all()  # the red sides are cropped
 
 
 @pytest.mark.skipif(not os.path.isdir(f"{CIFAR}/cifar10"), reason="CIFAR10_DIR names no tfds directory with cifar10")

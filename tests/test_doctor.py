@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, says what to do, and finds nothing where nothing is."""
+"""The doctor finds what is wrong, says what to do, and reports nothing on a sound machine."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_said_and_ends_with_code_2(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(doctor, "nvidia_driver", lambda: "")
     monkeypatch.setattr(doctor, "installed_plugins", dict)
     monkeypatch.setattr(doctor, "fit", lambda *_: 1 / 0)
-    monkeypatch.setattr(doctor, "ENOUGH", 2**70)
+    monkeypatch.setattr(doctor, "ENOUGH_BYTES", 2**70)
     with pytest.raises(SystemExit) as ended:
         errors.run(doctor.main, [])
     out, err = capsys.readouterr()
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_and_ends_with_code_2(tmp_path, monkeypatch, capsy
 
 
 def test_a_platform_that_is_not_there():
-    """In the doctor a finding, in training one line."""
+    """The doctor reports it as a finding, training as one line."""
     for command in (["vgg_jax.doctor"], ["vgg_jax.main", "--config", "configs/quickstart.py", *flags(SMALL)]):
         environment = os.environ | {"JAX_PLATFORMS": "nosuch", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", *command]

@@ -1,4 +1,4 @@
-"""A run directory is enough to evaluate, to predict and to know what was trained."""
+"""A run directory suffices to evaluate, to predict and to tell what was trained."""
 
 import json
 

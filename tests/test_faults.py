@@ -1,4 +1,4 @@
-"""Damaged checkpoints, full disks, vanished directories, second runs: found, named, and nothing lost."""
+"""Damaged checkpoints, full disks, removed directories, second runs: detected, reported, and nothing is lost."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_a_run_of_before_there_were_seals(run, capsys):
 
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path, monkeypatch):
-    """At the start and at every save of the first; once it is done, the directory is free."""
+    """A second run is refused at the first's start and at each of its saves, until the first has ended."""
     run, refused, save = tmp_path / "run", [], checkpoint.Checkpoints.save_latest
 
     def start_another(self, state):
@@ -152,7 +152,7 @@ errors.run(main.main)
 
 
 def ends(fault, run):
-    """Code and last line of a run that meets the fault before its third save."""
+    """Exit code and last line of a run in which the fault appears before its third save."""
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     command = [sys.executable, "-c", QUICK + FILL.replace("{fault}", fault), *arguments(run)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)

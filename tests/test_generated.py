@@ -1,6 +1,6 @@
-"""Generated bad inputs: each ends in a UserError or in what it really says, never in a traceback or a hang.
+"""Generated bad inputs: each ends in a UserError or is used as written, never in a traceback or a hang.
 
-VGG_JAX_CASES=300 for so many; a case that fails names its seed.
+VGG_JAX_CASES=300 runs so many cases; a failing case names its seed.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ JUNK = [
 
 @dataclasses.dataclass
 class Scene:
-    """What the cases start from; each takes a copy of what it damages."""
+    """The inputs that the cases start from; each case damages a copy."""
 
     root: Path
     run: Path
@@ -62,7 +62,7 @@ def scene(tmp_path_factory, finished_run):
 
 
 def mutate(content: bytes, rng) -> bytes:
-    """Cut, flip, insert, repeat or replace some of it."""
+    """Cut, flip, insert, repeat or replace some of the bytes."""
     at, length = sorted(rng.integers(0, len(content) + 1, 2)) if content else (0, 0)
     noise = rng.integers(0, 256, int(rng.integers(1, 40)), np.uint8).tobytes()
     return [
@@ -77,7 +77,7 @@ def mutate(content: bytes, rng) -> bytes:
 
 
 def override(scene, rng, there):
-    """A shipped config with one field given junk: refused, or the value is what was given."""
+    """A shipped config with junk in one field: refused, or the field has the given value."""
     file = SHIPPED[rng.integers(len(SHIPPED))]
     fields = list(configs.flatten(configs.load(str(file))))
     field, text = fields[rng.integers(len(fields))], JUNK[rng.integers(len(JUNK))]
@@ -89,7 +89,7 @@ def override(scene, rng, there):
 
 
 def config_file(scene, rng, there):
-    """A shipped config with lines lost, doubled or overwritten, as an unlucky editor leaves it."""
+    """A shipped config with lines lost, doubled or overwritten, as by an editing mistake."""
     lines = SHIPPED[rng.integers(len(SHIPPED))].read_text().splitlines()
     for _ in range(rng.integers(1, 4)):
         i, j = rng.integers(0, len(lines), 2)
@@ -101,7 +101,7 @@ def config_file(scene, rng, there):
 
 
 def an_archive(scene, rng, there):
-    """Damaged, or with members that would leave the folder; either is unpacked nowhere."""
+    """A damaged archive, or one with members outside the folder: nothing is unpacked."""
     file, source = there / "given.tar.gz", cifar.SOURCES["cifar10"]
     with tarfile.open(file, "w:gz") as tar:
         tar.add(scene.official, source.folder)
@@ -125,7 +125,7 @@ def an_archive(scene, rng, there):
 
 
 def folder(scene, rng, there):
-    """A folder of pictures in which things are amiss."""
+    """A folder of pictures with faults."""
     root = Path(shutil.copytree(scene.pictures, there / "pictures"))
     entries = sorted(root.rglob("*"))
     for _ in range(rng.integers(1, 4)):
@@ -163,7 +163,7 @@ def picture(scene, rng, there):
 
 
 def a_checkpoint(scene, rng, there):
-    """Any file of the newest checkpoint damaged: the one before is taken, or none."""
+    """Any file of the newest checkpoint damaged: the previous one is used, or none."""
     run = Path(shutil.copytree(scene.run, there / "run"))
     which = ("latest", "best")[rng.integers(2)]
     steps = sorted(checkpoint.saved_steps(run, which))
@@ -180,7 +180,7 @@ def a_checkpoint(scene, rng, there):
 
 
 def a_run(scene, rng, there):
-    """config.json or run.json damaged, as bytes or as a value of another kind."""
+    """config.json or run.json damaged, as bytes or with a value of another type."""
     run = Path(shutil.copytree(scene.run, there / "run"))
     file = run / ("config.json", "run.json")[rng.integers(2)]
     if rng.random() < 0.5:
@@ -202,9 +202,9 @@ def a_run(scene, rng, there):
 KINDS = (override, override, config_file, an_archive, folder, picture, a_checkpoint, a_run)
 
 
-@pytest.mark.filterwarnings("ignore")  # of what Pillow and tfds think of damaged files
+@pytest.mark.filterwarnings("ignore")  # warnings from Pillow and tfds about damaged files
 def test_generated_bad_inputs(scene, tmp_path, capsys):
-    """One seed a case."""
+    """One seed per case."""
     ended, failed = {"refused": 0, "good": 0}, []
     for seed in range(CASES):
         kind, rng, there = KINDS[seed % len(KINDS)], np.random.default_rng(seed), tmp_path / str(seed)

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(file):
-    """Names of the package's modules that a file imports, wherever in it."""
+    """Names of the package's modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "vgg_jax")
@@ -22,7 +22,7 @@ def imported(file):
 
 
 def wrong(file, names):
-    """Those of the names that the file may not import."""
+    """The names among these that the file must not import."""
     room = file.relative_to(PACKAGE).parts[0]
     if room == "__init__.py" or room.endswith(".py"):
         return [name for name in names if name.split(".")[1] not in (*ROOMS, "__version__")]

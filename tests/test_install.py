@@ -1,4 +1,4 @@
-"""What people install: a wheel that works wherever they stand, and an installation that says what it lacks."""
+"""Installation: the wheel works in any current directory, and a broken installation says what is missing."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A fresh environment's Python with the wheel in it; what the wheel depends on is taken from this environment."""
+    """The Python of a fresh environment with the wheel; the wheel's dependencies come from this environment."""
     root = tmp_path_factory.mktemp("wheel")
     copy = root / "source"
     copy.mkdir()
@@ -46,7 +46,7 @@ def installed(tmp_path_factory):
     (site,) = (root / "venv/lib").glob("python*/site-packages")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
     borrowed = [entry for entry in sys.path if entry.endswith("site-packages")]
-    (site / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # .pth files in there, an editable one, are not read
+    (site / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # without their .pth files (editable installs)
     return python
 
 
@@ -85,7 +85,7 @@ def test_a_config_starts_from_the_shipped_defaults_whatever_is_called_configs(tm
 def test_a_config_named_as_a_shipped_one_says_which_was_taken(tmp_path, capsys):
     (tmp_path / "bn.py").write_text(OVERLAY)
     assert configs.load(tmp_path / "bn.py").train.epochs == 7
-    assert f"taking {tmp_path / 'bn.py'}, not the shipped config" in capsys.readouterr().err
+    assert f"using {tmp_path / 'bn.py'}, not the shipped config" in capsys.readouterr().err
 
 
 def test_a_missing_dependency_is_no_damaged_data(monkeypatch):

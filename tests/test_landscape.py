@@ -1,4 +1,4 @@
-"""The measures against closed forms, and the whole study on a small network."""
+"""The measures against closed forms, and the complete study on a small network."""
 
 import json
 import operator
@@ -47,7 +47,7 @@ def probed(objective, params, together=None):
 
 
 def test_along_the_gradient_of_a_quadratic():
-    """grad L(w - e g) = g - e A g, so ||g - it|| = e ||A g||, and L(w - e g) = L - e g.g + e^2 g.A.g / 2."""
+    """grad L(w - e g) = g - e A g, so its distance to g is e ||A g||, and L(w - e g) = L - e g.g + e^2 g.A.g / 2."""
     objective, a, params = quadratic([0.5, 1.0, 2.0, 7.0])
     found = probed(objective, params)
     g, sizes = a @ np.asarray(params["w"]), np.array(SIZES)
@@ -60,7 +60,7 @@ def test_along_the_gradient_of_a_quadratic():
 
 
 def test_beta_smoothness_is_the_eigenvalue_met_along_the_gradient():
-    """Where the gradient is an eigenvector, exactly its eigenvalue; elsewhere ||A g|| / ||g||, at most the largest."""
+    """If the gradient is an eigenvector, its eigenvalue exactly; otherwise ||A g|| / ||g||, at most the largest one."""
     objective, a, params = quadratic([0.5, 1.0, 2.0, 7.0])
     values, vectors = np.linalg.eigh(a)
     for value, vector in zip(values, vectors.T):
@@ -163,11 +163,11 @@ def test_the_relative_spectrum_does_not_change_when_layers_are_rescaled():
 
 
 def test_worst_case_of_a_linear_and_a_quadratic_loss():
-    """One filter of norm 2 in a linear loss g.w: the worst within r is L + r ||w|| ||g||."""
+    """One filter of norm 2 in a linear loss g.w: the worst loss within r is L + r ||w|| ||g||."""
     w, g = jnp.array([[0.0], [2.0]]), jnp.array([[3.0], [4.0]])
     worst = hessian.worst_case(lambda p: jnp.sum(g * p["w"]), {"w": w}, 0.1, 5)
     np.testing.assert_allclose(worst, 8 + 0.1 * 2 * 5, rtol=1e-5)
-    # |w|^2 / 2 has its worst straight outwards: (1 + r)^2 |w|^2 / 2.
+    # The worst |w|^2 / 2 is straight outwards: (1 + r)^2 |w|^2 / 2.
     worst = hessian.worst_case(lambda p: 0.5 * jnp.sum(p["w"] ** 2), {"w": w}, 0.25, 8)
     np.testing.assert_allclose(worst, 1.25**2 * 2, rtol=1e-5)
 
@@ -204,7 +204,7 @@ def test_the_surface_at_the_origin_is_the_evaluated_loss(tmp_path):
     np.testing.assert_allclose(values[12], np.stack(score(params, stats)), rtol=1e-6)
     moved = jax.tree.map(lambda w, a, b: w - a + 0.5 * b, params, d1, d2)
     np.testing.assert_allclose(values[3], np.stack(score(moved, stats)), rtol=1e-5)
-    with np.load(file) as kept:  # as a kill half way would have left it
+    with np.load(file) as kept:  # as a kill halfway leaves it
         half = kept["values"].copy()
     half[10:] = np.nan
     surface.save(file, points=points, values=half)
@@ -280,7 +280,7 @@ def test_the_verdict_can_fall_either_way():
 
 
 def expected_numbers(folder, name):
-    """The verdict's numbers of a network but one, by key, worked out from the files of the study alone."""
+    """All but one of the verdict's numbers of a network, by key, computed only from the study's files."""
     files = {kind: np.load(folder / f"{kind}_{name}.npz") for kind in ("probes", "rates", "surfaces", "sharp")}
     probes, rates, area, sharp = files.values()
     losses, distances, norms = probes["losses"], probes["distances"], probes["gradient_norm"][..., None]
@@ -321,7 +321,7 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     for name, column in (("plain", "without_bn"), ("bn", "with_bn")):
         expected = expected_numbers(tmp_path, name)
         for measure, row in zip(verdict.MEASURES, rows):
-            if measure.key != "negative_curvature":  # the surface's own tests have it
+            if measure.key != "negative_curvature":  # tested with the surface
                 np.testing.assert_allclose(row[column], expected[measure.key], rtol=1e-4, err_msg=measure.key)
     pictures = sorted(p.name for p in tmp_path.glob("*.png"))
     assert len(pictures) == 10 and all((tmp_path / p).stat().st_size > 3000 for p in pictures)
@@ -341,7 +341,7 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     ends(landscape.main, [*run, "--config.landscape.images=16"], "another config", "landscape.images")
     seeds = [tmp_path / "plain" / f"seed{i}" for i in (0, 1)]
     kept = (seeds[0] / "metrics.jsonl").stat().st_mtime_ns
-    shutil.rmtree(seeds[1] / "latest")  # this seed alone is trained again
+    shutil.rmtree(seeds[1] / "latest")  # only this seed is trained again
     landscape.main(run)
     assert (seeds[0] / "metrics.jsonl").stat().st_mtime_ns == kept and not (seeds[0] / "damaged").exists()
     assert (seeds[1] / "latest").exists() and len(list((seeds[1] / "damaged").iterdir())) == 4
@@ -368,7 +368,7 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
 @pytest.mark.parametrize("field", ["model.whitening=2", "optimizer.name=muon"])
 def test_what_the_study_cannot_measure_is_refused(field, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), f"--config.{field}"]
-    ends(landscape.main, run, "error: the study is for config.model.whitening=0 and optimizers of one learning rate")
+    ends(landscape.main, run, "error: the study needs config.model.whitening=0 and an optimizer with one learning rate")
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ def reference_conv(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-# (batch, height, width, channels in, out): several tiles, one, sides not multiples of four, a thin map, tiny ones.
+# (batch, height, width, channels in, out): several tiles, one tile, sides not multiples of 4, a thin map, tiny maps.
 SHAPES = [(9, 32, 32, 3, 8), (6, 8, 8, 32, 16), (5, 7, 6, 16, 4), (3, 1, 9, 8, 4), (4, 2, 2, 24, 8), (4, 1, 2, 16, 8)]
 
 
@@ -65,7 +65,7 @@ OPTIONS = [
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_setting_of_nn_conv_is_what_flax_makes_of_it(options, size):
-    """The faster way is taken for what it computes, and for nothing else."""
+    """The fast path is taken only for the convolutions that it computes."""
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
     stock, ours = (
         nn.Conv(6, (size, size), **options, **more) for more in ({}, {"conv_general_dilated": conv_general_dilated})
@@ -86,7 +86,7 @@ def flax_pool(x):
 
 
 def test_max_pool_and_its_gradient_agree_with_flax():
-    x = jax.random.normal(jax.random.key(0), (3, 7, 8, 5))  # an odd row is left out
+    x = jax.random.normal(jax.random.key(0), (3, 7, 8, 5))  # the last row of an odd number is dropped
     dy = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
     ours, our_vjp = jax.vjp(max_pool, x)
     theirs, their_vjp = jax.vjp(flax_pool, x)
@@ -113,7 +113,7 @@ def test_the_global_maximum_and_its_gradient_which_the_first_of_a_tie_takes():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_max_pool_of_a_signal_that_xla_computes_twice(seed):
-    """Fused with what comes before it, x is rounded in one way for the maximum and in another for the gradient."""
+    """Fused with the operations before it, x is rounded differently for the maximum and for the gradient."""
     keys = jax.random.split(jax.random.key(seed), 4)
     x, kernel = jax.random.normal(keys[0], (8, 4, 4, 16)), jax.random.normal(keys[1], (3, 3, 16, 16)) / 12
     scale, bias = 1 + 0.01 * jax.random.normal(keys[2], (1, 1, 1, 16)), 0.01 * jax.random.normal(keys[3], (1, 1, 1, 16))

@@ -1,4 +1,4 @@
-"""The package from Python, and networks and data of one's own."""
+"""The package used from Python, and the user's own networks and data."""
 
 import subprocess
 import sys
@@ -123,7 +123,7 @@ SHORT |= {"own.widths": (4, 8)}
 
 
 def test_a_network_of_ones_own_is_killed_goes_on_and_is_used(tmp_path, capsys, ends):  # noqa: F811
-    """The example: trained whole, and killed and resumed, to the same bits; a run directory never runs its file."""
+    """The example, uninterrupted and killed and resumed: the same bits; a run directory never runs its file."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     given = ["--config", RESNET, *flags({k: str(v) for k, v in SHORT.items()})]
     main.main([*given, "--workdir", str(whole)])
@@ -171,11 +171,11 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])
     assert "digit.png: " in capsys.readouterr().out
     ends(main.main, ["--config", npz, "--workdir", str(tmp_path / "b"), *flags(fields | {"data.image_size": "16"})],
-         "get_data gives images of 32x32; set config.data.image_size")  # fmt: skip
+         "get_data returns images of 32x32; set config.data.image_size")  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("def get_model(config, n):\n    return 3\n", "get_model returns no flax.linen.Module but int"),
+    ("def get_model(config, n):\n    return 3\n", "get_model returns int, not a flax.linen.Module"),
     ("def get_data(config):\n    return {'train': ([1], [1])}\n", "get_data"),
 ])  # fmt: skip
 def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noqa: F811
@@ -184,6 +184,6 @@ def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noq
 
 
 def test_a_recipe_is_read_without_jax():
-    """A config is checked, and help shown, before JAX is imported."""
+    """Checking a config and showing help do not import JAX."""
     program = "import sys, vgg_jax; vgg_jax.config('bn'); assert 'jax' not in sys.modules and 'flax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": PYTHONPATH}, cwd="/")

@@ -1,4 +1,4 @@
-"""Scores by hand, and a log that never repeats a step."""
+"""Scores against values computed by hand, and a log that never repeats a step."""
 
 import json
 

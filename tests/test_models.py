@@ -1,4 +1,4 @@
-"""The counts of the table, and every switch: that it changes what it should and nothing else."""
+"""The table's counts; and every switch changes what it should and nothing else."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def call_order(model):
     ("model", "parameters", "multiply_adds"),
     [
         (VGG(hidden=(512, 512), batch_norm_head=False), 15_253_578, 313_725_952),  # as published for VGG16-BN
-        (VGG(), 14_991_946, 313_463_808),  # the first seed: one hidden layer, BatchNorm after it too
+        (VGG(), 14_991_946, 313_463_808),  # project 1: one hidden layer, BatchNorm after it too
         (VGG(batch_norm="none"), 14_982_474, 313_463_808),
         (VGG(stages="A", hidden=(512, 512), batch_norm="none"), 9_750_922, 153_293_824),
     ],
@@ -91,7 +91,7 @@ def test_batch_norm_before_and_after_are_the_same_layers_in_another_order():
     a, b = (model.apply(weights, IMAGES, train=True, mutable=["batch_stats"])[1] for model in (before, after))
     mean_before, mean_after = (x["batch_stats"]["bn1_1"]["mean"] for x in (a, b))
     assert not np.allclose(mean_before, mean_after)
-    assert (mean_after >= 0).all()  # of what a ReLU lets through
+    assert (mean_after >= 0).all()  # of the values after a ReLU
     assert (mean_before < 0).any()
 
 
@@ -111,7 +111,7 @@ def test_batch_norm_epsilon_and_momentum_reach_every_layer():
         old, new = VGG(**SMALL), VGG(**SMALL, **{field: value})
         stats = [m.apply(weights, IMAGES, train=True, mutable=["batch_stats"])[1]["batch_stats"] for m in (old, new)]
         if field == "batch_norm_momentum":
-            for name in stats[0]:  # 0.1 of the batch's mean against 0.5 of it
+            for name in stats[0]:  # 0.1 times the batch's mean against 0.5 times
                 np.testing.assert_allclose(stats[1][name]["mean"], 5 * stats[0][name]["mean"], rtol=1e-3)
         else:
             assert not np.allclose(old.apply(weights, IMAGES), new.apply(weights, IMAGES))
@@ -167,7 +167,7 @@ def test_activation_reaches_every_block():
         jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     finally:
         del ACTIVATIONS["spy"]
-    assert len(calls) == 2 * 10 + 2  # twice a residual block, once a hidden layer
+    assert len(calls) == 2 * 10 + 2  # two per residual block, one per hidden layer
 
 
 def test_activations_are_four_functions():
@@ -190,7 +190,7 @@ def test_residual_adds_its_input_in_every_block():
     )
     assert float(jnp.abs(model.apply(zeroed, IMAGES)).max()) > 0
     through = [model.apply(zeroed, images) for images in (IMAGES, -IMAGES)]
-    assert not np.allclose(*through)  # stage 5 still passes its input on
+    assert not np.allclose(*through)  # stage 5 still passes on its input
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_speedruns_network():
     ]
     assert names["batch_stats/whiten/kernel"] == (2, 2, 3, 24)
     assert names["params/logits/kernel"] == (256, 10)
-    # maps of 32, 16, 16, 8, 8, 4 pixels a side: every first convolution of a stage is pooled
+    # maps of 32, 16, 16, 8, 8, 4 pixels per side: the max-pool follows each stage's first convolution
     sides = [32, 16, 16, 8, 8, 4]
     widths = [24, 64, 64, 256, 256, 256, 256]
     expected = sum(9 * a * b * side**2 for a, b, side in zip(widths, widths[1:], sides)) + 2560
@@ -268,7 +268,7 @@ def test_identity_kernels_copy_their_input():
 
 
 def test_whitening_whitens_the_patches_it_was_made_from():
-    images = jnp.cumsum(jax.random.normal(jax.random.key(3), (64, 32, 32, 3)), 2)  # neighbours are alike
+    images = jnp.cumsum(jax.random.normal(jax.random.key(3), (64, 32, 32, 3)), 2)  # neighbouring pixels are similar
     model = VGG(stages="light", hidden=(), whitening=2)
     v = variables(model, images)
     _, seen = model.apply(v, images, capture_intermediates=lambda module, _: module.name == "whiten")
@@ -277,4 +277,4 @@ def test_whitening_whitens_the_patches_it_was_made_from():
     moments = out[:, :12].T @ out[:, :12] / len(out)
     np.testing.assert_allclose(moments, np.eye(12), atol=0.02)
     trained, other = model.init(jax.random.key(5), images), v["batch_stats"]["whiten"]["kernel"]
-    np.testing.assert_array_equal(trained["batch_stats"]["whiten"]["kernel"], other)  # of the images, not of the key
+    np.testing.assert_array_equal(trained["batch_stats"]["whiten"]["kernel"], other)  # from the images, not the key

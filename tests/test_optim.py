@@ -1,4 +1,4 @@
-"""Schedules by their values, optimizers against the formulas, losses against NumPy."""
+"""Schedules against known values, optimizers against formulas, losses against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -174,8 +174,8 @@ def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():
     held = kernel * np.sqrt(8) / jnp.linalg.norm(kernel)
     turn = (kernel + updates["conv3"]["kernel"] - held).reshape(36, 8) / -0.25
     singular = np.linalg.svd(turn)[1]
-    assert singular.min() > 0.5 and singular.max() < 1.3  # three Newton-Schulz steps come this near to 1
+    assert singular.min() > 0.5 and singular.max() < 1.3  # three Newton-Schulz steps come this close to 1
     flat = gradient.reshape(36, 8)
-    assert np.vdot(turn, flat) > 0.9 * np.linalg.svd(flat)[1].sum() * singular.mean()  # the nearest one to the gradient
+    assert np.vdot(turn, flat) > 0.9 * np.linalg.svd(flat)[1].sum() * singular.mean()  # the closest one to the gradient
     same = first_update(config(optimizer__weight_decay=0))
-    np.testing.assert_allclose(updates["conv"]["kernel"], same["conv"]["kernel"])  # of two axes: by SGD
+    np.testing.assert_allclose(updates["conv"]["kernel"], same["conv"]["kernel"])  # two axes: trained by SGD

@@ -9,7 +9,7 @@ from vgg_jax.console import progress
 
 
 def test_a_log_file_gets_plain_lines(monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     stream = io.StringIO()
     bar = progress.Progress(3, "decoding", " images", stream=stream)
     bar.update(1, "loss 2.3")
@@ -30,7 +30,7 @@ def test_a_log_file_is_not_flooded():
 
 
 def on_terminal(columns):
-    """What a pseudo-terminal of that width is sent."""
+    """The text sent to a pseudo-terminal of that width."""
     leader, follower = pty.openpty()
     if columns:
         import termios
@@ -41,7 +41,7 @@ def on_terminal(columns):
         bar.update(5, "loss 2.3")
         bar.say("a line")
         bar.close()
-    os.write(follower, b"\0")  # the kernel hands text on when it likes: one read may bring a part of it
+    os.write(follower, b"\0")  # one read may return only a part of the text
     text = b""
     while not text.endswith(b"\0"):
         text += os.read(leader, 65536)

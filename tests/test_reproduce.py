@@ -1,4 +1,4 @@
-"""Tables: several seeds at once, skipping, going on, printing."""
+"""Tables: several seeds at once, skipping finished runs, resuming, printing."""
 
 import json
 import os
@@ -35,14 +35,14 @@ def arguments(root, rows="vgg_light", seeds=2, fields=SHORT, more=()):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A row of two seeds trained together."""
+    """A row with two seeds, trained together."""
     root = tmp_path_factory.mktemp("table")
     reproduce.main(arguments(root))
     return root
 
 
 def test_seeds_trained_together_are_those_trained_alone(done, tmp_path):
-    """But for rounding: two programs do not contract the same multiplications and additions."""
+    """Equal except for rounding: two programs fuse different multiplications and additions."""
     for seed in (0, 1):
         alone, run = tmp_path / f"seed{seed}", done / "runs" / "vgg_light" / f"seed{seed}"
         fields = SHORT | {"seed": str(seed)}
@@ -59,13 +59,13 @@ def test_seeds_trained_together_are_those_trained_alone(done, tmp_path):
 
 
 def test_vmap_gives_the_same_seeds_within_rounding():
-    """What a GPU does, on the CPU. By SGD: Adam makes full steps of the rounding in a gradient that should be 0."""
+    """The GPU's program, on the CPU. With SGD: Adam turns rounding in a zero gradient into full steps."""
     c, data = config("vgg_a_bn_sgd", SMALL, train__batch_size="16"), dataset(64)
     recipe = make_recipe(c, 4, 64)
     chunk = make_train_chunk(c, recipe, data)
     on_device = {"image": jnp.asarray(data.images), "label": jnp.asarray(data.labels)}
     states = jax.vmap(lambda seed: init_state(recipe, seed))(jnp.arange(2))
-    # The code generator that conftest.py takes with an old JAX rounds otherwise, and crosses a kink of a ReLU here.
+    # The code generator that conftest.py uses with an old JAX rounds differently, and crosses a ReLU's kink here.
     usual = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
     one = jax.jit(lambda s: together(lambda x: chunk(x, on_device, 4), s), compiler_options=usual)(states)
     other = jax.jit(jax.vmap(lambda x: chunk(x, on_device, 4)), compiler_options=usual)(states)
@@ -80,7 +80,7 @@ def test_a_finished_row_is_not_trained_again(done, monkeypatch, capsys):
 
 
 def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_path, monkeypatch):
-    """A kill between the saves of two seeds: both go on from the step they have in common."""
+    """A kill between the saves of two seeds: both resume from the step that they have in common."""
     saves, save = [], Run.save
 
     def failing(self, *given):
@@ -192,7 +192,7 @@ def test_one_seed_too_large_for_the_memory_costs_no_other_row(tmp_path, monkeypa
 
 
 def test_a_table_is_written_beside_its_runs_unless_told_otherwise(done, monkeypatch, tmp_path):
-    """Not over the project's own results."""
+    """The table is not written over the project's own results."""
     shutil.copytree(done / "runs", tmp_path / "checkpoints" / "project2")
     monkeypatch.chdir(tmp_path)
     reproduce.main(["project2", "--seeds", "2", "--rows", "vgg_light", *flags(SHORT)])
@@ -202,7 +202,7 @@ def test_a_table_is_written_beside_its_runs_unless_told_otherwise(done, monkeypa
 
 
 def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
-    """As after damage to its last checkpoint: its old summary must not stand for it."""
+    """As after damage to its last checkpoint: the run must not count as finished by its old summary."""
     run = tmp_path / "runs" / "vgg_light" / "seed0"
     shutil.copytree(done / "runs" / "vgg_light" / "seed0", run)
     shutil.rmtree(run / "latest" / "10")
@@ -249,7 +249,7 @@ def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):  # noq
 
 
 def test_a_table_trains_the_shipped_recipes(tmp_path, monkeypatch):
-    """Whatever files of their names lie in the current directory."""
+    """Rows use the shipped configs, even if files with their names are in the current directory."""
     (tmp_path / "vgg_a.py").write_text("raise RuntimeError")
     monkeypatch.chdir(tmp_path)
     (job,) = train.plan(TABLES["project2"][:1], 1, tmp_path, {})["vgg_a"]

@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends where it would have ended, to the last bit."""
+"""A run that is killed and started again ends with the same result, to the last bit."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from vgg_jax.runs import run, seal
 from vgg_jax.runs.log import TIMING, read
 
 # Short chunks and a save after each, so that a kill falls inside an epoch and often inside a save.
-# The seal is put on late, so that a save can still be met when it has been seen.
+# The seal is written late, so that a save that was noticed can still be interrupted.
 PROGRAM = f"""{QUICK}
 import time
 from vgg_jax import main
@@ -56,7 +56,7 @@ def saved_steps(run, kind="latest"):
 
 
 def contents(run, kinds=("latest", "best")):
-    """Every array of the last checkpoint and of the best one, by path."""
+    """All arrays of the latest and the best checkpoint, by path."""
     found = {}
     for kind, item in (("latest", "variables"), ("latest", "training"), ("best", "variables")):
         if kind not in kinds:
@@ -76,7 +76,7 @@ def without_timing(run):
 
 
 def interrupt(run, number, moment, program=(), **more):
-    """Start or go on with a run, and signal it; returns whether it was writing a checkpoint just then.
+    """Start or resume a run, and signal it; returns whether it was just then writing a checkpoint.
 
     moment: "saving", when the directory of an unfinished save appears, or seconds after the compilation.
     """
@@ -90,7 +90,7 @@ def interrupt(run, number, moment, program=(), **more):
             time.sleep(0.002)
 
     until(lambda: log(run).count("compiled in") > compiled)
-    until(lambda: max(saved_steps(run), default=0) > before)  # so that every session gets on
+    until(lambda: max(saved_steps(run), default=0) > before)  # so that every session makes progress
     if moment == "saving":
         until(lambda: is_saving(run))
     else:
@@ -113,7 +113,7 @@ def is_saving(run):
 
 
 def test_interrupted_and_resumed_is_bit_exact(tmp_path):
-    """VGG_JAX_INTERRUPTIONS=20: so many kill -9, every other one during a save, then so many SIGTERM."""
+    """VGG_JAX_INTERRUPTIONS=20 means 20 times kill -9, every other one during a save, then 20 times SIGTERM."""
     many = int(os.environ.get("VGG_JAX_INTERRUPTIONS", "20" if ALL else "1"))
     whole, killed, epochs = tmp_path / "whole", tmp_path / "killed", 2 * many
     if ALL:
@@ -137,7 +137,7 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
     assert without_timing(killed) == without_timing(whole)
     steps = [record["step"] for record in read(killed)]
     assert steps == [(epoch + 1) * per_epoch for epoch in range(epochs)]
-    assert "has changed" not in log(killed)  # kills cut saves and deletions short, and damage nothing
+    assert "has changed" not in log(killed)  # kills interrupt saves and deletions, and damage nothing
     assert not is_saving(killed)  # and what they left half-written is gone
     protocols = [json.loads((run / "summary.json").read_text())["protocols"] for run in (whole, killed)]
     assert protocols[0] == protocols[1]
@@ -148,7 +148,7 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
     {"optimizer.name": "muon", "model.whitening": "2", "train.micro_batch": "16", "augment.flip": "alternate"},
 ])  # fmt: skip
 def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch):
-    """The averaged weights; Muon's and SGD's state, whitening filters: stopped after an epoch, in one process."""
+    """Averaged weights, the states of Muon and SGD, whitening filters: stopped after an epoch, in one process."""
     given = ["--config", str(ROOT / "configs" / "quickstart.py"), *flags(SMALL | DROPOUT | fields)]
     main.main([*given, "--workdir", str(tmp_path / "whole")])
     log_point = run.Run.log_point

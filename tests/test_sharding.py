@@ -1,4 +1,4 @@
-"""Many devices, and many processes, train as one does."""
+"""Many devices and many processes train as one device does."""
 
 import contextlib
 import dataclasses
@@ -28,15 +28,15 @@ from vgg_jax.training import processes, sharding
 from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, make_train_step
 
 STEPS, BATCH = 20, 16
-# Normalised to x / 64 - 2, exact in float32: else a program rounds the images by how it fuses the two operations.
+# Normalised to x / 64 - 2, exact in float32; otherwise the rounding depends on how a program fuses the operations.
 DATA = dataclasses.replace(dataset(n=STEPS * BATCH, classes=10), mean=(128 / 255,) * 3, std=(64 / 255,) * 3)
-# VGG-11 at 1/8 of the width; VGG_JAX_STAGES=D for the networks as deep as they are, and every combination.
+# VGG-11 at 1/8 of the width; VGG_JAX_STAGES=D for the full depth and every combination.
 SLIM = {"model.stages": os.environ.get("VGG_JAX_STAGES", "A"), "model.width": "0.125", "model.hidden": "(64,)"}
 SLIM |= {"train.batch_size": str(BATCH), "train.epochs": "1"}
 
 
 def steps(name, devices, mapped=False, micro_batch=0):
-    """(losses [20], variables) of a shipped config in float64, on so many devices, by `jit` or by `pmap`."""
+    """(losses [20], variables) of a shipped config in float64, on that many devices, by `jit` or by `pmap`."""
     c = config(name, SLIM, train__devices=devices, train__micro_batch=micro_batch)
     with jax.enable_x64():
         recipe = make_recipe(c, 10, len(DATA), axis_name="data" if mapped else "")
@@ -82,12 +82,12 @@ if "VGG_JAX_STAGES" in os.environ:
 
 @pytest.mark.parametrize(("name", "devices", "mapped", "micro_batch"), WAYS)
 def test_twenty_steps_are_those_of_one_device(name, devices, mapped, micro_batch):
-    """In float64: in float32 the kinks of ReLU and max-pool turn rounding into another path within a few steps."""
+    """In float64, since in float32 rounding at the kinks of ReLU and max-pool makes runs diverge in a few steps."""
     losses, params = one_device(name, micro_batch)
     many_losses, many_params = steps(name, devices, mapped, micro_batch)
     np.testing.assert_allclose(many_losses, losses, rtol=1e-6)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(many_params)):
-        # A bias before BatchNorm has no gradient: its 1e-16 are noise.
+        # A bias before BatchNorm has zero gradient; its values near 1e-16 are noise.
         assert np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(a) + 1e-12, jax.tree_util.keystr(path)
     assert len(set(losses)) == STEPS
     apart = max(np.linalg.norm(a - b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(many_params)))
@@ -123,7 +123,7 @@ def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
 
 @pytest.mark.parametrize(("micro_batch", "processes", "devices"), [(0, 1, 1), (8, 1, 2), (16, 2, 1)])
 def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, processes, devices):
-    """Batch 32, two cores a process. In a process of its own: JAX's devices are made once."""
+    """Batch 32, two cores per process. In a separate process, since JAX creates its devices only once."""
     program = (
         "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; from vgg_jax import main; "
         "from vgg_jax.runs import training; from vgg_jax.training import sharding; "
@@ -140,7 +140,7 @@ def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch
 @pytest.mark.parametrize(("environment", "given", "expected"), [
     ({}, (None, None, None), [None]),  # JAX finds out
     ({"SLURM_NTASKS": "2"}, (None, None, None), [None]),
-    ({"SLURM_NTASKS": "1"}, (None, None, None), []),  # JAX would take the first GPU alone
+    ({"SLURM_NTASKS": "1"}, (None, None, None), []),  # JAX would use only the first GPU
     ({"OMPI_COMM_WORLD_SIZE": "1"}, (None, None, None), []),
     ({"SLURM_NTASKS": "2"}, ("host:1", 2, 0), ["deactivate"]),
 ])  # fmt: skip
@@ -173,7 +173,7 @@ def alone(tmp_path_factory):
 
 
 def assert_same_run(one, other):
-    """Same steps, metrics and parameters, but for rounding."""
+    """The same steps, metrics and parameters, except for rounding."""
     assert [set(r) for r in read(one)] == [set(r) for r in read(other)]
     for a, b in zip(read(one), read(other)):
         assert (a["step"], a["epoch"], a["learning_rate"]) == (b["step"], b["epoch"], b["learning_rate"])
@@ -181,7 +181,7 @@ def assert_same_run(one, other):
             assert abs(a[field] - b[field]) < (0.03 if "accuracy" in field else 0.02), (a["step"], field)
     expected, got = contents(one), contents(other)
     for name, value in expected.items():
-        if "/variables" in name:  # in float32; biases are small, and before BatchNorm but noise
+        if "/variables" in name:  # in float32; biases are small, and only noise before BatchNorm
             assert np.linalg.norm(got[name] - value) <= 0.05 * np.linalg.norm(value) + 0.005, name
 
 
@@ -208,7 +208,7 @@ def test_a_run_goes_on_with_8_then_1_then_2_devices(alone, tmp_path, monkeypatch
 
 
 class Pair:
-    """Two processes of two devices each, on one run."""
+    """Two processes with two devices each, in one run."""
 
     program = (
         QUICK
@@ -255,7 +255,7 @@ errors.run(main.main)
 
 
 def test_two_processes_stop_lose_one_and_go_on(alone, tmp_path):
-    """SIGTERM to one stops both; kill -9 of either ends the other with a line; the end is that of one process."""
+    """SIGTERM to one stops both; kill -9 of either ends the other with a line; the result is that of one process."""
     run = tmp_path / "run"
 
     def saved(step):
@@ -276,5 +276,5 @@ def test_two_processes_stop_lose_one_and_go_on(alone, tmp_path):
     with contextlib.closing(Pair(run)) as pair:
         assert pair.codes(200) == [0, 0], pair.log(0) + pair.log(1)
         assert "resumed at step" in pair.log(0) and "4 x cpu" in pair.log(0)
-        assert "epoch" not in pair.log(1)  # only the first one speaks
+        assert "epoch" not in pair.log(1)  # only process 0 prints
     assert_same_run(alone, run)

@@ -1,7 +1,7 @@
-"""The first seed's four networks against PyTorch: same weights, same masks, same outputs and gradients.
+"""Project 1's four networks against PyTorch: same weights, same masks, same outputs and gradients.
 
-Gradients in float64 on both sides: in float32 a unit of a million falls on the other side of a ReLU's or max-pool's
-kink, and two right gradients differ by up to 1e-2 (so do PyTorch's own in float32 and float64).
+Gradients in float64 on both sides: in float32 one unit in a million falls on the other side of a kink of ReLU or
+max-pool, and two correct gradients differ by up to 1e-2 (so do PyTorch's own in float32 and float64).
 """
 
 import jax
@@ -19,13 +19,13 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 OUR_CONVOLUTION = True
 
-# Written out apart from the package's table: stage by stage, convolutions and dropout rates.
+# Written out independently of the package's table: stage by stage, convolutions and dropout rates.
 STAGES = [(2, 0.3), (2, 0.4), (3, 0.4), (3, 0.4), (3, 0.4)]
 BATCH = 8
 
 
 def masks_of(model, images):
-    """Fixed dropout masks (already scaled) by layer name, as the model will be made to use them."""
+    """Fixed dropout masks (already scaled) by layer name, which the model is made to use."""
     rng, found = np.random.default_rng(1), {}
 
     def record(call, args, kwargs, context):
@@ -56,7 +56,7 @@ def flax_loss(model, masks, batch_stats):
 
 
 def torch_logits(p, masks, images, batch_norm, statistics=None):
-    """The network as its authors state it, in NCHW; statistics {(layer, "mean" or "var")} in evaluation."""
+    """The network as its authors define it, in NCHW; statistics {(layer, "mean" or "var")} in evaluation."""
 
     def activate(x, name):
         if batch_norm:
@@ -110,7 +110,7 @@ def test_forward_and_gradient_agree(row):
 
 
 def compare(model, variables, masks):
-    """Relative differences of the logits and of the worst parameter's gradient, ours in the variables' own dtype."""
+    """Relative differences of the logits and of the worst parameter's gradient; ours in the variables' dtype."""
     params = variables["params"]
     rng = np.random.default_rng(0)
     images = rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
@@ -129,7 +129,7 @@ def compare(model, variables, masks):
     F.cross_entropy(theirs, torch.tensor(labels)).backward()
 
     forward = difference(np.asarray(logits), theirs.detach().numpy())
-    cancelled = [  # by BatchNorm: the gradient of a bias before it is zero but for rounding
+    cancelled = [  # with BatchNorm, the gradient of a bias before it is zero except for rounding
         path for path in p if path[1] == "bias" and batch_norm and path[0].startswith(("conv", "fc"))
     ]
     gradient = max(

@@ -1,4 +1,4 @@
-"""The step is pure, chunks are only a cut, and nothing in it keeps it from vmap or pmap."""
+"""The step is pure, chunk lengths do not change results, and the step works under vmap and pmap."""
 
 import functools
 
@@ -87,7 +87,7 @@ def test_sums_count_loss_and_accuracy_over_examples():
         losses.append(float(metrics["loss"]))
         correct += 16 * float(metrics["accuracy"])
     assert int(total["count"]) == 64 and int(total["bad_step"]) == -1
-    assert abs(int(total["correct"]) - correct) <= 1  # two programs round apart
+    assert abs(int(total["correct"]) - correct) <= 1  # two programs round differently
     assert float(total["loss"]) == pytest.approx(16 * sum(losses), rel=2e-3)
 
 
@@ -157,7 +157,7 @@ def test_normalise_is_mean_zero_and_std_one():
 
 
 def test_whitening_sees_every_class_of_a_folder():
-    """Whose pictures lie class by class: here the first class black, the second white."""
+    """The images of a folder are sorted by class: here the first class is black, the second white."""
     labels = np.repeat(np.arange(2, dtype=np.int32), 1500)
     images = np.broadcast_to(255 * labels[:, None, None, None].astype(np.uint8), (3000, 64, 64, 3))
     folder = Dataset(images, labels, ("a", "b"), (0.5,) * 3, (0.5,) * 3)
@@ -195,7 +195,7 @@ def test_micro_batches_are_the_batch_without_batch_norm():
 
 
 def test_micro_batches_are_the_mean_of_what_each_gives_by_itself():
-    """Gradients, running statistics and loss, each micro-batch with its own BatchNorm and dropout."""
+    """Gradients, running statistics and loss when each micro-batch has its own BatchNorm and dropout."""
     c = config(model__head_dropout="(0.5, 0.5)", train__batch_size=64, train__micro_batch=16)
     recipe, key, each = make_recipe(c, 4, 64), jax.random.key(5), []
     state = init_state(recipe, 0)

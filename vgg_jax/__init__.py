@@ -26,7 +26,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """What is asked for is imported then: a command that needs no JAX does not wait for it."""
+    """Import a name on first use, so that commands without JAX do not wait for its import."""
     if name not in _PLACES:
         raise AttributeError(f"module 'vgg_jax' has no attribute {name!r}")
     module, attribute = _PLACES[name]

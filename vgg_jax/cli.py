@@ -1,4 +1,4 @@
-"""The `vgg-jax` command: one word for each verb, the rest are the verb's own flags."""
+"""The `vgg-jax` command: a verb, then that verb's own flags."""
 
 import importlib
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from vgg_jax import __version__
 from vgg_jax.console import errors
 
 VERBS = {
-    "train": ("vgg_jax.main", "train a config, or go on with it"),
+    "train": ("vgg_jax.main", "train a config, or resume its run"),
     "reproduce": ("vgg_jax.reproduce", "train a project's table over several seeds, and print it"),
-    "landscape": ("vgg_jax.landscape.__main__", "why BatchNorm helps: train both, measure, judge the claims"),
+    "landscape": ("vgg_jax.landscape.__main__", "why BatchNorm helps: train with and without it, and compare"),
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),
     "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
-    "doctor": ("vgg_jax.doctor", "look over this machine, and what to do about what is wrong"),
+    "doctor": ("vgg_jax.doctor", "check this machine, and say how to fix what is wrong"),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vgg_jax.console import errors, flags
 from vgg_jax.settings import config as configs
 
-CLASSES = {"cifar100": 100}  # the data set is not asked; 10 otherwise, as in CIFAR-10
+CLASSES = {"cifar100": 100}  # assumed, since the data are not loaded; 10 for all others, as in CIFAR-10
 
 
 def main(argv: Sequence[str]) -> None:

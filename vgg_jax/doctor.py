@@ -1,4 +1,4 @@
-"""Look over this machine: versions, devices, CUDA against the driver, data, writable paths, one training step.
+"""Check this machine: versions, devices, CUDA against the driver, data, writable paths, one training step.
 
 python -m vgg_jax.doctor
 """
@@ -27,22 +27,22 @@ from vgg_jax.runs.loop import fit
 from vgg_jax.settings import cache, config as configs, files
 from vgg_jax.training import sharding
 
-# CUDA major version -> (what pip calls JAX's plugin, the oldest driver that runs it).
+# CUDA major version -> (the pip package of JAX's plugin, the oldest driver that runs it).
 CUDA = {"12": ("jax-cuda12-plugin", 525), "13": ("jax-cuda13-plugin", 580)}
-ENOUGH = 2**30  # bytes free; a long run of the largest network keeps four checkpoints and its logs in less
+ENOUGH_BYTES = 2**30  # of free space; four checkpoints of the largest network and the logs of a long run need less
 
 
 class Finding(NamedTuple):
-    """One line of the report; `remedy` is what to do, and there is one only where something is wrong."""
+    """One line of the report; `remedy` says what to do, and is empty if nothing is wrong."""
 
     what: str
     remedy: str = ""
 
 
 def examine() -> Iterator[Finding]:
-    """Everything, in the order in which one thing needs the other."""
+    """All checks, each after those that it depends on."""
     yield from versions()
-    if refused := list(xla_flags()):  # XLA would end this process, too
+    if refused := list(xla_flags()):  # XLA would abort this process, too
         yield from refused
         return
     environment, driver, plugins = os.environ, nvidia_driver(), installed_plugins()
@@ -50,7 +50,7 @@ def examine() -> Iterator[Finding]:
         kinds = [f"{device.platform} {device.device_kind}" for device in sharding.devices()]
     except (UserError, RuntimeError) as error:
         kinds = []
-        yield Finding(f"JAX has no device: {error}", "unset JAX_PLATFORMS, or mend what it names")
+        yield Finding(f"JAX has no device: {error}", "unset JAX_PLATFORMS, or fix the platform that it names")
     for kind in sorted(set(kinds)):
         yield Finding(f"JAX computes on {kinds.count(kind)} x {kind}; {os.cpu_count()} CPU cores")
     on_gpu = any(not kind.startswith("cpu") for kind in kinds)
@@ -69,21 +69,21 @@ def versions() -> Iterator[Finding]:
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     yield Finding(f"vgg_jax {__version__}, Python {platform.python_version()}, {listed}")
     if found["jax"] != found["jaxlib"]:
-        yield Finding("jax and jaxlib are of different versions", "pip install --upgrade jax jaxlib")
+        yield Finding("jax and jaxlib have different versions", "pip install --upgrade jax jaxlib")
 
 
 def xla_flags() -> Iterator[Finding]:
-    """A flag in XLA_FLAGS that this XLA does not know: it aborts every process with a line of C++."""
+    """A flag in XLA_FLAGS that this XLA does not know, and at which it aborts every process."""
     if not os.environ.get("XLA_FLAGS"):
         return
     start = [sys.executable, "-c", "import jax; jax.devices()"]
     told = subprocess.run(start, capture_output=True, text=True, timeout=120)
     if told.returncode and (unknown := re.search(r"Unknown flags? in XLA_FLAGS: (\S+)", told.stderr)):
-        yield Finding(f"XLA does not know {unknown[1]} in XLA_FLAGS and aborts", "unset XLA_FLAGS, or take it out")
+        yield Finding(f"XLA does not know {unknown[1]} in XLA_FLAGS and aborts", "unset XLA_FLAGS, or remove the flag")
 
 
 def nvidia_driver() -> str:
-    """The driver's version, as '550.54.15'; "" without driver or GPU."""
+    """The driver's version, e.g. '550.54.15'; "" without driver or GPU."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
@@ -127,12 +127,12 @@ def cuda(
     if plugins and not on_gpu:
         hiding = [f"{k}={environment[k]}" for k in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES") if k in environment]
         yield Finding(
-            "JAX does not see the GPU", f"unset {', '.join(hiding)}" if hiding else f"{install}, and look above"
+            "JAX does not see the GPU", f"unset {', '.join(hiding)}" if hiding else f"{install}, and see above"
         )
 
 
 def preallocation(environment: Mapping[str, str]) -> Finding:
-    """What share of the GPU's memory JAX takes at its start."""
+    """The share of the GPU's memory that JAX allocates at its start."""
     if environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() in ("false", "0"):
         return Finding("JAX takes GPU memory as it needs it (XLA_PYTHON_CLIENT_PREALLOCATE)")
     share = float(environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75"))
@@ -143,7 +143,7 @@ def preallocation(environment: Mapping[str, str]) -> Finding:
 
 
 def data_sets(root: Path) -> Iterator[Finding]:
-    """What there is of CIFAR; the other sources need nothing, or a folder that only the user knows."""
+    """Which CIFAR data are there; other sources need no data, or a folder that only the user knows."""
     for name in cifar.SOURCES:
         try:
             prepared = cifar.find_prepared(name, root)
@@ -156,20 +156,20 @@ def data_sets(root: Path) -> Iterator[Finding]:
 
 
 def writable(name: str, folder: Path) -> Finding:
-    """Whether a file can be written there, or where the folder would be made, and how much room there is."""
+    """Whether a file can be written in folder, or where it would be made, and how much space is free."""
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
     except OSError as error:
-        return Finding(f"{name}: cannot write to {there} ({error.strerror})", "make it writable, or give another")
+        return Finding(f"{name}: cannot write to {there} ({error.strerror})", "make it writable, or use another")
     free = shutil.disk_usage(there).free
-    remedy = "" if free >= ENOUGH else "free some, or give another"
+    remedy = "" if free >= ENOUGH_BYTES else "free some space, or use another"
     return Finding(f"{name}: {folder} can be written, {free / 2**30:.1f} GiB free", remedy)
 
 
 def smoke(devices: int) -> Finding:
-    """One step of a small network on digits, through all that a run goes through."""
+    """One training step of a small network on digits, as a complete run with evaluation and saving."""
     n = str(8 * devices)
     fields = {"data.train_size": n, "data.validation_size": "0", "train.batch_size": n, "train.epochs": "1"}
     light = {"model.stages": "light", "model.stage_dropout": "()"}
@@ -181,7 +181,7 @@ def smoke(devices: int) -> Finding:
             directory.open_run(Path(folder), config, splits)
             with contextlib.redirect_stderr(io.StringIO()):
                 fit(config, splits, Path(folder))
-    except Exception as error:  # whatever it is, it is what the doctor was asked to find
+    except Exception as error:  # any error is a finding
         return Finding(f"a training step fails: {type(error).__name__}: {str(error)[:300]}", "see the lines above")
     return Finding(f"a training step, evaluated and saved, in {time.monotonic() - begun:.1f} s with its compilation")
 

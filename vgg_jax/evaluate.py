@@ -1,4 +1,4 @@
-"""Score a run's checkpoint, from its directory and the data set that its config names.
+"""Score a run's checkpoint on the data set that its config names.
 
 python -m vgg_jax.evaluate --workdir RUN [--checkpoint best|latest] [--split test] [--tta flip]
 """
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> None:
         "--split": {"choices": ("train", "validation", "test"), "default": "test"},
         "--tta": {
             "choices": FIELDS["train.tta"].choices, "default": "none",
-            "help": "also averaged over mirrored (and shifted) images",
+            "help": "also score the average over mirrored (and shifted) images",
         },
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip

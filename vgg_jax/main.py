@@ -12,11 +12,11 @@ from vgg_jax.settings import config as configs, help
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, f"{__doc__}\nThe fields of a config:\n{help.listing()}", {
-        "--config": {"required": True, "help": "a config file, as configs/bn_dropout.py"},
+        "--config": {"required": True, "help": "a config file, e.g. configs/bn_dropout.py"},
         "--workdir": {"type": flags.path, "help": "the run directory; default checkpoints/<config name>"},
-        "--coordinator": {"help": "HOST:PORT of process 0, for a run of several processes; Slurm needs none of these"},
-        "--num_processes": {"type": int, "help": "how many they are"},
-        "--process_id": {"type": int, "help": "which of them this is, from 0"},
+        "--coordinator": {"help": "HOST:PORT of process 0, for several processes; under Slurm, omit all three flags"},
+        "--num_processes": {"type": int, "help": "the number of processes"},
+        "--process_id": {"type": int, "help": "the number of this process, from 0"},
     })  # fmt: skip
     config = configs.load(given.config, overrides)
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     with processes.join(given.coordinator, given.num_processes, given.process_id):
         cache.use()
         train(config, workdir)
-    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; more by vgg-jax evaluate --workdir {workdir}")
+    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; next: vgg-jax evaluate --workdir {workdir}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a trained run sees in your own pictures.
+"""Classify your own pictures with a trained run.
 
 python -m vgg_jax.predict --workdir RUN picture.png [more.jpg ...]
 """

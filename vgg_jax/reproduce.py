@@ -1,4 +1,4 @@
-"""Train a table's rows over several seeds, and print the table; the same command goes on with it.
+"""Train a table's rows over several seeds, and print the table; the same command resumes.
 
 python -m vgg_jax.reproduce project1|project2 [--seeds 3] [--rows vgg_a,vgg_a_bn] [--config.FIELD=VALUE ...]
 python -m vgg_jax.reproduce own --rows my.py,vgg_a ...
@@ -15,11 +15,11 @@ from vgg_jax.tables.rows import OLD_NAMES, TABLES, Row, row_of
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "name": {"choices": (*TABLES, "own", *OLD_NAMES), "metavar": "|".join((*TABLES, "own"))},
-        "--seeds": {"type": int, "default": 3, "help": "how many, from config.seed on"},
+        "--seeds": {"type": int, "default": 3, "help": "number of seeds, starting at config.seed"},
         "--rows": {"default": "", "help": "names of recipes, separated by commas; for own also config files"},
         "--workdir": {"type": flags.path, "help": "where the runs are; default checkpoints/TABLE"},
         "--results": {"type": flags.path, "help": "where TABLE.json, .md and pictures go; default the workdir"},
-        "--table": {"action": "store_true", "dest": "only_print", "help": "train nothing, only print what there is"},
+        "--table": {"action": "store_true", "dest": "only_print", "help": "only print the results so far"},
     })  # fmt: skip
     name: str = OLD_NAMES.get(given.name) or given.name
     rows = _chosen(name, given.rows)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _default_workdir(name: str) -> Path:
-    """checkpoints/TABLE, or under the table's old name where its runs are."""
+    """checkpoints/TABLE, or the folder with the table's old name if the runs are there."""
     old = [Path("checkpoints", old) for old, new in OLD_NAMES.items() if new == name]
     there = [folder for folder in (Path("checkpoints", name), *old) if folder.is_dir()]
     return (there or [Path("checkpoints", name)])[0]

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-# Conventional exit codes: 2 for a mistake, 128 + signal number for a stop; and one of our own.
+# Exit codes: by convention 2 for a user's mistake and 128 + signal number for a stop; 4 is our own.
 MISTAKE, LOST = 2, 4
+# Errors of disk, path or limits on open files, which a user can put right.
 MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE,
@@ -20,15 +21,15 @@ LESS_MEMORY = "the device has not enough memory; give a smaller --config.train.m
 
 
 class UserError(Exception):
-    """What is wrong and what to do about it, in one line."""
+    """One line that says what is wrong and what to do about it."""
 
 
 class RunFailed(UserError):
-    """What ends one run but not those beside it: it diverged, is held by another process, has lost its checkpoints."""
+    """An error of one run that does not stop other runs: divergence, a lock, lost checkpoints."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved; `signal_number` says by what."""
+    """The run was asked to stop, by the signal `signal_number`, and has saved."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -43,13 +44,13 @@ _in_a_command = False
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Call main(argv), turn what ends it into a line on stderr and an exit code."""
+    """Call main(argv); turn the exception that ends it into one line on stderr and an exit code."""
     global _in_a_command
     _in_a_command = True
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # tfds and Orbax chat at lower levels
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # tfds and Orbax log a lot at lower levels
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no mistake
+            stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
     try:
         main(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -80,26 +81,26 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether it says nothing of the file that was being read: memory, the disk, rights, the installation."""
+    """Whether the machine is at fault (memory, disk, permissions, installation), not the file that was being read."""
     if isinstance(error, OSError):
         return error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
     return isinstance(error, (MemoryError, ImportError))
 
 
 def broken_installation(error: ImportError, packages: str) -> str:
-    """What is missing, and the command that brings it."""
+    """An error line that says what is missing and which command installs it."""
     return f"the installation is broken ({error}); pip install --upgrade {packages}"
 
 
 def give_up(line: str) -> NoReturn:
-    """End a command at once, though threads would go on; from Python, only raise a UserError."""
+    """End a command at once, even if threads still run; called from Python, only raise a UserError."""
     if _in_a_command:
         leave(f"error: {line}", MISTAKE)
     raise UserError(line) from None
 
 
 def leave(line: str, code: int) -> NoReturn:
-    """End this process at once, whatever its threads still do."""
+    """End this process at once, even if threads still run."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         print(line, end="\n" if line else "", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Command-line flags: those of a command, and --config.FIELD=VALUE overrides."""
+"""Command-line flags: a command's own, and --config.FIELD=VALUE overrides."""
 
 import argparse
 import os
@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from vgg_jax.console.errors import UserError
 
-OWN_CONFIG = "the config file that made the run, if it has a network or data of its own"
+OWN_CONFIG = "the config file that made the run, if it defines its own network or data"
 
 
 def path(text: str) -> Path:
-    """A file or directory as a user writes it: ~ is the home directory."""
+    """The path that a user typed, with ~ as the home directory."""
     return Path(os.path.expanduser(text))
 
 
@@ -39,6 +39,6 @@ def parse(
             continue
         flag, equals, value = word.partition("=")
         if not equals and (not rest or rest[0].startswith("--")):
-            raise UserError(f"{flag} needs a value, as {flag}=VALUE")
+            raise UserError(f"{flag} needs a value: {flag}=VALUE")
         overrides[flag.removeprefix("--config.")] = value if equals else rest.pop(0)
     return parser.parse_args(mine), overrides

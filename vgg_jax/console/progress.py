@@ -1,4 +1,4 @@
-"""Progress and time of long work: a bar on a terminal, plain lines in a log file."""
+"""Progress and duration of long work: a bar on a terminal, plain lines in a log file."""
 
 import contextlib
 import math
@@ -11,11 +11,11 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-PLAIN_SECONDS = 30.0  # between two lines in a log file
+LINE_SECONDS = 30.0  # between two lines in a log file
 
 
 class Progress:
-    """Count towards a total; every line that is printed meanwhile goes through `say`."""
+    """Count towards a total; until it is closed, print other lines with `say`."""
 
     def __init__(self, total: int, label: str, unit: str, start: int = 0, stream: TextIO | None = None):
         self._stream = stream or sys.stderr
@@ -30,19 +30,19 @@ class Progress:
             )  # fmt: skip
 
     def update(self, n: int, note: str = "") -> None:
-        """n more are done; note is what else there is to know now (loss, accuracy)."""
+        """Count n more as done; note is shown beside the count (loss, accuracy)."""
         self._done += n
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n)
-        elif time.monotonic() - self._spoken >= PLAIN_SECONDS and self._done < self._total:
+        elif time.monotonic() - self._spoken >= LINE_SECONDS and self._done < self._total:
             self._spoken = time.monotonic()
             rate = (self._done - self._start) / (self._spoken - self._begun)
             left = clock((self._total - self._done) / rate) if rate > 0 else "?"
             self.say(f"{self._label}  {self._done}/{self._total}{self._unit}  {note}  {left} left")
 
     def say(self, line: str) -> None:
-        """Print a line without tearing the bar."""
+        """Print a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
@@ -54,7 +54,7 @@ class Progress:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    """Whether a bar can be drawn: some pseudo-terminals have no size, and a bar there shows nothing."""
+    """Whether a bar can be drawn: some pseudo-terminals have no size, so that a bar shows nothing."""
     try:
         return stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0
     except OSError:
@@ -62,13 +62,13 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 class Lap:
-    """Seconds of one phase, once it is over."""
+    """The seconds that one phase took; NaN until it is over."""
 
     seconds = math.nan
 
 
 class Stopwatch:
-    """Seconds by phase of this session, and in all with those of earlier ones."""
+    """Seconds by phase of this session, and in total with earlier sessions."""
 
     def __init__(self, earlier: float):
         self._earlier, self._begun = earlier, time.monotonic()
@@ -84,13 +84,13 @@ class Stopwatch:
         self.spent[phase] += lap.seconds
 
     def speed(self) -> float:
-        """Images a second of training since the last call, evaluation and the rest left out."""
+        """Images per second of training since the last call, without evaluation and other phases."""
         seconds, self._spoken = self.spent["train"] - self._spoken, self.spent["train"]
         images, self.images = self.images, 0
         return round(images / seconds, 1)
 
     def compiled_share(self) -> float:
-        """Share of this session's time, compilation left out, that compiled programs took."""
+        """Share of this session's time, without compilation, that compiled programs took."""
         session = time.monotonic() - self._begun - self.spent["compile"]
         return round((self.spent["train"] + self.spent["evaluate"]) / session, 3)
 

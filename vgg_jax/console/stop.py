@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGINT and SIGTERM."""
+"""Stop requests: SIGINT and SIGTERM."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM is put into, in the main thread; a second one acts as ever."""
+    """A list that receives the first SIGINT or SIGTERM (main thread only); a second one acts as usual."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

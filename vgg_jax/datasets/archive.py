@@ -23,18 +23,18 @@ from vgg_jax.console.progress import Progress
 
 _PIXELS = 32 * 32 * 3
 _URL = "https://www.cs.toronto.edu/~kriz/"
-_REPLY_SECONDS, _ANSWER_SECONDS = 8, 9  # of waiting for the server, and for the name of it
+_REPLY_SECONDS, _TOTAL_SECONDS = 8, 9  # longest wait for the server's reply, and with its name lookup
 
 
 class Source(NamedTuple):
-    """An official binary archive. SHA-256 as tensorflow-datasets lists it."""
+    """An official binary archive; sha256 is the one that tensorflow-datasets lists."""
 
     archive: str
     sha256: str
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-    label_bytes: int  # of each record; the class is the last of them
+    label_bytes: int  # label bytes at the start of each record; the last one is the class
     names: str
     sizes: tuple[int, int]
 
@@ -64,7 +64,7 @@ SOURCES = {
 
 
 def download(name: str, root: Path) -> Path:
-    """Fetch the official archive to root/downloads; says within 10 s when there is no network."""
+    """Fetch the official archive to root/downloads; without network, raises UserError within 10 s."""
     source = SOURCES[name]
     target = root / "downloads" / source.archive
     if target.exists():
@@ -73,7 +73,7 @@ def download(name: str, root: Path) -> Path:
     try:
         with _open(_URL + source.archive) as reply:
             target.parent.mkdir(parents=True, exist_ok=True)
-            size = int(reply.headers["Content-Length"] or 0)  # 0: not said
+            size = int(reply.headers["Content-Length"] or 0)  # 0: unknown
             progress = Progress(size >> 20, f"downloading {name}", " MiB")
             with open(partial, "wb") as f:
                 while block := reply.read(1 << 20):
@@ -95,7 +95,7 @@ def download(name: str, root: Path) -> Path:
 
 
 def _open(url: str) -> Any:
-    """The reply to a request, or an OSError within 9 s: looking up a name has no time limit of its own."""
+    """The reply to a request, or an OSError within 9 s: the lookup of the server's name has no time limit itself."""
     answers: queue.SimpleQueue = queue.SimpleQueue()
 
     def ask() -> None:
@@ -106,9 +106,9 @@ def _open(url: str) -> Any:
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=_ANSWER_SECONDS)
+        answer = answers.get(timeout=_TOTAL_SECONDS)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {_ANSWER_SECONDS} s") from None
+        raise TimeoutError(f"no answer within {_TOTAL_SECONDS} s") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -117,7 +117,7 @@ def _open(url: str) -> Any:
 def prepare(name: str, archive: Path, root: Path) -> Path:
     """Write the official archive as a tfds directory under root; returns root/name/version.
 
-    Raises: UserError when the archive is missing or its SHA-256 is another.
+    Raises: UserError when the archive is missing or has another SHA-256.
     """
     source = SOURCES[name]
     if not archive.is_file():
@@ -126,8 +126,8 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     if digest != source.sha256:
         raise UserError(
-            f"{archive} is not the official {source.archive}: SHA-256 {digest[:12]}... where {source.sha256[:12]}... "
-            "belongs; delete it and download it again"
+            f"{archive} is not the official {source.archive}: its SHA-256 is {digest[:12]}..., not "
+            f"{source.sha256[:12]}...; delete it and download it again"
         )
     members = _read_archive(archive, source)
     builder = _make_builder(name, source, members, root)
@@ -135,13 +135,13 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
     try:
         builder.download_and_prepare(file_format="array_record")
     except OSError:
-        if not (prepared / "dataset_info.json").exists():  # else another process was there first
+        if not (prepared / "dataset_info.json").exists():  # else another process has prepared it meanwhile
             raise
     return prepared
 
 
 def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:
-    """The files we need, by their exact names, in memory: nothing is unpacked to the disk."""
+    """The needed files, by their exact names, read into memory: nothing is unpacked to the disk."""
     wanted = {f"{source.folder}/{file}": file for file in (*source.train, *source.test, source.names)}
     with tarfile.open(archive) as tar:
         members = {wanted[m.name]: m for m in tar if m.name in wanted and m.isfile()}
@@ -149,9 +149,9 @@ def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:
 
 
 def import_tfds() -> Any:
-    """tensorflow_datasets, which hides an import that fails until something of it is used.
+    """tensorflow_datasets. It imports lazily, so its failing imports would show only later, without this check.
 
-    Raises: UserError naming what is missing of the installation.
+    Raises: UserError naming the missing package.
     """
     try:
         for module in ("tensorflow_datasets.core.read_only_builder", "array_record.python.array_record_data_source"):

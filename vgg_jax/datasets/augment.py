@@ -8,7 +8,7 @@ from vgg_jax.settings.fields import Augment
 
 
 def augment(key: jax.Array, images: jax.Array, config: Augment) -> jax.Array:
-    """Crop, flip, cutout, as far as config.augment asks. [N, H, W, C] -> [N, H, W, C]
+    """Crop, flip and cutout, each if config.augment asks for it. [N, H, W, C] -> [N, H, W, C]
 
     Zero is the mean colour of normalised images (mid-grey with data.normalization=half).
     """
@@ -28,12 +28,12 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def mirror(images: jax.Array, which: jax.Array) -> jax.Array:
-    """Mirror the images that which [N] names left-right."""
+    """Mirror left-right the images where which [N] is True."""
     return jnp.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str = "constant") -> jax.Array:
-    """Shift each image by up to pad pixels each way, uniformly; mode as in `jnp.pad`."""
+    """Shift each image uniformly by up to pad pixels in each direction; mode as in `jnp.pad`."""
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode)
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)
 
@@ -44,8 +44,8 @@ def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str = "consta
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
-    """Zero a size x size square around a uniformly drawn pixel (DeVries & Taylor 2017); it may
-    reach over the edge."""
+    """Zero a size x size square around a uniformly drawn pixel (DeVries & Taylor 2017), clipped at
+    the image's edge."""
     n, h, w, _ = images.shape
     row_key, column_key = jax.random.split(key)
     rows = jax.random.randint(row_key, (n, 1), 0, h) - size // 2

@@ -23,7 +23,7 @@ def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequen
 
 
 def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax.Array, Batch, jax.Array], Batch]:
-    """get_batch(key, step, data, order) -> the augmented batch of that step; order is the epoch's."""
+    """get_batch(key, step, data, order) -> the augmented batch of that step; order: from `epoch_order`."""
     size = config.train.batch_size
     steps_per_epoch = len(dataset) // size
 
@@ -40,5 +40,5 @@ def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, n: int) -> jax.Array:
-    """A permutation of n, another every epoch."""
+    """A permutation [n] of the image indices, a different one every epoch."""
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, SHUFFLE), epoch), n)

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 through tensorflow-datasets, without TensorFlow.
 
-A prepared directory (array_record) is read as it is. Where there is none, it is prepared from the
-official binary archive, local or downloaded; its SHA-256 is checked first. Decoded images are
+A prepared directory (array_record) is read directly. If there is none, it is prepared from the
+official binary archive, local or downloaded, after a check of its SHA-256. Decoded images are
 cached in the user's cache directory.
 """
 
@@ -25,13 +25,13 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def load(name: str, data_dir: str, archive: str = "") -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """((train images, labels), (test images, labels), class names) of a key of `SOURCES`.
+    """((train images, labels), (test images, labels), class names). name: a key of `SOURCES`.
 
     Args:
       data_dir: a tfds directory; "" for $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       archive: the official archive, used when data_dir has no prepared copy.
 
-    Raises: UserError when there is no way to the data, or it is damaged.
+    Raises: UserError when the data can be neither found nor downloaded, or are damaged.
     """
     root = path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     prepared = find_prepared(name, root)
@@ -51,7 +51,7 @@ def find_prepared(name: str, root: Path) -> Path | None:
     if versions:
         raise UserError(
             f"{versions[-1].parent} is prepared in a format that needs TensorFlow; give another "
-            "--config.data.data_dir and it is prepared there as array_record"
+            "--config.data.data_dir, and it is prepared there as array_record"
         )
     return None
 
@@ -62,7 +62,7 @@ def _version(text: str) -> list[int]:
 
 
 def _stamp(prepared: Path) -> str:
-    """Changes when a file of the prepared directory does."""
+    """A hash that changes when a file of the prepared directory does."""
     facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(prepared.iterdir())]
     return hashlib.sha256(repr((str(prepared.resolve()), facts)).encode()).hexdigest()[:16]
 
@@ -79,14 +79,14 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
         for split, size in zip(("train", "test"), sizes):
             source = builder.as_data_source(split)
             if len(source) != size:
-                raise ValueError(f"{len(source)} {split} images where {size} belong")
+                raise ValueError(f"{len(source)} {split} images instead of {size}")
             images, labels = np.empty((size, 32, 32, 3), np.uint8), np.empty(size, np.int32)
             for i, example in enumerate(source):
                 images[i], labels[i] = example["image"], example["label"]
                 if i % 1000 == 999:
                     progress.update(1000)
             splits.append((images, labels))
-    except Exception as error:  # whatever the reader says of a damaged file
+    except Exception as error:  # the reader raises many classes for damaged files
         if errors.is_of_the_machine(error):
             raise
         raise UserError(
@@ -100,9 +100,9 @@ def _decode(name: str, prepared: Path, cached: Path) -> tuple[Arrays, Arrays, tu
 
 
 def _refuse_foreign_classes(value: Any, key: str = "") -> None:
-    """tfds imports whatever class its JSON names; a directory from a stranger may name only those of tfds.
+    """Check that JSON from a stranger names only classes of tfds, since tfds imports any class named there.
 
-    Raises: ValueError for others, also in JSON that stands in a string, which tfds parses in turn.
+    Raises: ValueError for other classes, also in strings that contain JSON, which tfds parses too.
     """
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -113,7 +113,7 @@ def _refuse_foreign_classes(value: Any, key: str = "") -> None:
     elif isinstance(value, str):
         names_class = key in ("type", "pythonClassName", "python_class_name")
         if names_class and "." in value and not value.startswith("tensorflow_datasets."):
-            raise ValueError(f"it names the class {value}, which is not of tensorflow-datasets")
+            raise ValueError(f"it names the class {value}, which is not part of tensorflow-datasets")
         try:
             inner = json.loads(value)
         except ValueError:
@@ -122,7 +122,7 @@ def _refuse_foreign_classes(value: Any, key: str = "") -> None:
 
 
 def _write_cache(cached: Path, train: Arrays, test: Arrays, names: tuple[str, ...]) -> None:
-    """Best effort: without a writable cache the next start decodes again."""
+    """Write the cache if possible; without one, the next start decodes again."""
     partial = cached.with_suffix(f".{os.getpid()}.partial")
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -134,9 +134,9 @@ def _write_cache(cached: Path, train: Arrays, test: Arrays, names: tuple[str, ..
 
 
 def _read_cache(cached: Path) -> tuple[Arrays, Arrays, tuple[str, ...]] | None:
-    """The cached arrays; None when there is no cache or its checksums (zip's CRC) do not hold."""
+    """The cached arrays; None when there is no cache or its checksums (zip's CRC) do not match."""
     try:
         with open(cached, "rb") as file, np.load(file, allow_pickle=False) as f:
             return (f["x"], f["y"]), (f["x_test"], f["y_test"]), tuple(map(str, f["names"]))
-    except Exception:  # a damaged file can fail in any reader; it is decoded anew
+    except Exception:  # a damaged file can raise anything; the images are then decoded again
         return None

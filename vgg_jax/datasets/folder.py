@@ -1,4 +1,4 @@
-"""Pictures of one's own: a folder for each class, or a single file."""
+"""The user's own pictures: a folder for each class, or a single file."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import Progress
 
 PICTURES = (".png", ".jpg", ".jpeg")
-MAX_PIXELS = 64 * 2**20  # of one picture in a folder: more is refused before it is decoded
+MAX_PIXELS = 64 * 2**20  # of one picture; larger ones are refused before decoding
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
@@ -61,7 +61,7 @@ def _decode(files: list[tuple[Path, int]], size: int, resize: bool, progress: Pr
 def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.ndarray:
     """One picture as [size, size, 3] uint8; with resize, scaled and centre-cropped to fit.
 
-    Raises: UserError naming a file that is unreadable or, without resize, of another size.
+    Raises: UserError naming a file that is unreadable or, without resize, has another size.
     """
     try:
         with (
@@ -79,7 +79,7 @@ def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.nd
         raise
     except FileNotFoundError:
         raise UserError(f"no picture {file}") from None
-    except Exception as error:  # whatever Pillow says of damaged pixels or EXIF
+    except Exception as error:  # Pillow raises many classes for damaged pixels or EXIF
         if errors.is_of_the_machine(error):
             raise
         raise UserError(f"cannot read picture {file}: {error}") from None

@@ -1,4 +1,4 @@
-"""Data sets, whole in memory: uint8 images, int32 labels, class names, normalisation."""
+"""Data sets in memory: uint8 images, int32 labels, class names, normalisation."""
 
 import dataclasses
 import functools
@@ -25,8 +25,8 @@ class Dataset:
     Attributes:
       images: [N, H, W, 3] uint8.
       labels: [N] int32, indices into class_names.
-      class_names: one name a class.
-      mean, std: per channel of the training images, in units of [0, 1].
+      class_names: one name per class.
+      mean, std: per channel, for normalisation, in units of [0, 1].
     """
 
     images: np.ndarray
@@ -39,7 +39,7 @@ class Dataset:
         return len(self.labels)
 
     def sample(self, n: int) -> "Dataset":
-        """n of the images, always the same ones in mixed order; all of them if there are fewer."""
+        """n images in random order, the same at every call; all images if there are fewer."""
         chosen = np.random.default_rng(0).permutation(len(self))[:n]
         return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
@@ -58,11 +58,11 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 def data(name: str = "", data_dir: str | os.PathLike[str] = "", **more: Any) -> dict[str, Dataset]:
     """{"train", "validation", "test"} of a source, or from NumPy arrays.
 
-    data("cifar10"), data("digits", validation_size=40), data("folder", "my_pictures", resize=True): the further
-    arguments are fields of config.data. data(train=(images, labels), test=(images, labels), class_names=["a", "b"]):
-    see `from_arrays`.
+    data("cifar10"), data("digits", validation_size=40), data("folder", "my_pictures", resize=True): further arguments
+    are fields of config.data. data(train=(images, labels), test=(images, labels), class_names=["a", "b"]): see
+    `from_arrays`.
 
-    Raises: UserError when the source is missing, damaged or too small, or the arrays are of another kind.
+    Raises: UserError when the source is missing, damaged or too small, or an array has another dtype or shape.
     """
     if not name:
         return from_arrays(**more)
@@ -78,9 +78,9 @@ def from_arrays(
 ) -> dict[str, Dataset]:
     """Splits from (images [N, H, W, 3] uint8, labels [N] whole numbers from 0).
 
-    class_names: by label; without them the labels themselves. normalization: as config.data.normalization.
+    class_names: one per label, in order; default the labels themselves. normalization: as config.data.normalization.
 
-    Raises: UserError naming what is of another kind.
+    Raises: UserError naming the array with another dtype or shape, or labels without a name.
     """
     given = {"train": train, "validation": validation or (train[0][:0], train[1][:0]), "test": test}
     parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
@@ -100,7 +100,7 @@ def from_arrays(
 
 
 def load(config: Config) -> dict[str, Dataset]:
-    """{"train", "validation", "test"} as config.data, or the config's own `get_data`, says; "validation" may be empty.
+    """{"train", "validation", "test"} from config.data or the config's own `get_data`; "validation" may be empty.
 
     Raises: UserError when the source is missing, damaged or too small.
     """
@@ -111,16 +111,14 @@ def load(config: Config) -> dict[str, Dataset]:
 
 def _of_ones_own(splits: Any, fields: Data) -> dict[str, Dataset]:
     if not isinstance(splits, Mapping) or not {"train", "test"} <= set(splits) <= {"train", "validation", "test"}:
-        raise UserError(
-            'get_data must return {"train": (images, labels), "test": ...}, and "validation" if there is one'
-        )
+        raise UserError('get_data must return {"train": (images, labels), "test": ...}, and optionally "validation"')
     if not all(isinstance(part, Dataset) for part in splits.values()):
         splits = from_arrays(**splits, normalization=fields.normalization)
     train = splits["train"]
     empty = dataclasses.replace(train, images=train.images[:0], labels=train.labels[:0])
     if train.images.shape[1:3] != (fields.image_size,) * 2:
         height, width = train.images.shape[1:3]
-        raise UserError(f"get_data gives images of {width}x{height}; set config.data.image_size to their side")
+        raise UserError(f"get_data returns images of {width}x{height}; set config.data.image_size to their side")
     return {split: splits.get(split, empty) for split in ("train", "validation", "test")}
 
 
@@ -145,7 +143,7 @@ def _of_a_source(config: Data) -> dict[str, Dataset]:
 
 
 def _draw(n: int, config: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """Indices held out and indices kept (None: all), drawn from n training images by config.seed."""
+    """Indices held out and indices kept (None: all), drawn from n training images with config.seed."""
     if config.validation_size + max(config.train_size, 1) > n:
         raise UserError(
             f"config.data.validation_size={config.validation_size} and train_size={config.train_size} "
@@ -159,7 +157,7 @@ def _draw(n: int, config: Data) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel (mean, std) of uint8 images [N, H, W, 3] in units of [0, 1], exact by histogram."""
+    """Per-channel (mean, std) of uint8 images [N, H, W, 3] in units of [0, 1], exact since from histograms."""
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(3):
@@ -171,7 +169,7 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
 
 def _digits(size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """scikit-learn's 1,797 handwritten digits, 8x8 grey, resized; 360 of them, always the same, test."""
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey, resized; a fixed 360 of them are the test set."""
     from sklearn.datasets import load_digits
 
     grey, labels = load_digits(return_X_y=True)

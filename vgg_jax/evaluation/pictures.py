@@ -28,7 +28,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], file: Path) -> None:
 
 
 def reliability(bins: Sequence[dict[str, float]], error: float, file: Path) -> None:
-    """Accuracy against confidence (on the diagonal: calibrated), and how many images lie where."""
+    """Accuracy against confidence (calibrated on the diagonal), and the number of images in each bin."""
     figure, (upper, lower) = subplots(2, 1, figsize=(5, 6), height_ratios=(3, 1), sharex=True)
     width = 1 / 15
     low = np.array([b["low"] for b in bins])

@@ -1,4 +1,4 @@
-"""What a report says of logits, as a dict, as text and as pictures."""
+"""The report on logits, as a dict, as text and as pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from vgg_jax.runs.pictures import gallery
 
 
 def score(logits: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """Everything the report says of logits [N, C]."""
+    """The report's scores of logits [N, C]."""
     counts = scores.confusion(logits, dataset.labels)
     error, bins = scores.calibration(logits, dataset.labels)
     per_class = np.diag(counts) / np.maximum(counts.sum(1), 1)
@@ -26,7 +26,7 @@ def score(logits: np.ndarray, dataset: Dataset) -> dict[str, Any]:
 
 
 def draw(logits: np.ndarray, dataset: Dataset, report: dict[str, Any], folder: Path, name: str) -> None:
-    """Confusion matrix, reliability and the surest mistakes, as folder/<name>_*.png."""
+    """Draw confusion matrix, reliability diagram and the most confident mistakes, as folder/<name>_*.png."""
     pictures.confusion(np.array(report["confusion"]), dataset.class_names, folder / f"{name}_confusion.png")
     pictures.reliability(report["reliability"], report["calibration_error"], folder / f"{name}_reliability.png")
     probability = scores.softmax(logits)
@@ -39,7 +39,7 @@ def draw(logits: np.ndarray, dataset: Dataset, report: dict[str, Any], folder: P
 
 
 def text(report: dict[str, Any]) -> str:
-    """The report for a person: scores, accuracy by class, confusion matrix (rows are the truth)."""
+    """The report as text: scores, accuracy by class, confusion matrix (rows are the true classes)."""
     names = list(report["per_class_accuracy"])
     lines = [
         f"{report['checkpoint']} checkpoint (step {report['step']}) on {report['images']:,} {report['split']} images",
@@ -48,7 +48,7 @@ def text(report: dict[str, Any]) -> str:
     ]
     if report["chosen_on"] == report["split"]:
         lines.append(
-            f"this checkpoint was chosen on these same {report['split']} images: only to compare with such figures"
+            f"this checkpoint was chosen on these same {report['split']} images, so its accuracy on them is optimistic"
         )
     if tta := report.get("tta"):
         lines.append(

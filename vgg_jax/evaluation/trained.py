@@ -30,12 +30,12 @@ class TrainedRun:
 
     Attributes:
       workdir: the run directory.
-      config: what it was trained by.
+      config: the config it was trained with.
       checkpoint: "latest" or "best".
-      step: optimizer steps that it has done.
+      step: the optimizer steps done.
       model: the Flax Linen module.
       variables: its variables, {"params", "batch_stats"}, on the default device.
-      class_names: one name a class.
+      class_names: one name per class.
     """
 
     def __init__(self, workdir: Path, config: Config, facts: Mapping[str, Any], checkpoint: str):
@@ -64,9 +64,9 @@ class TrainedRun:
         Args:
           pictures: uint8 [N, H, W, 3] of the size that the network was trained on, or PNG and JPEG files, which are
             scaled and centre-cropped to it.
-          tta: "flip" or "flip_shift" averages the logits over so many views.
+          tta: "flip" or "flip_shift" averages the logits over these views.
 
-        Raises: UserError for a file that cannot be read, or an array of another kind.
+        Raises: UserError for a file that cannot be read, or an array of another dtype or shape.
         """
         return scores.softmax(self._logits(self._images(pictures), tta)).astype(np.float32)
 
@@ -76,14 +76,14 @@ class TrainedRun:
         """Score the checkpoint.
 
         Args:
-          split: "train", "validation" or "test" of the run's own data, or any Dataset of its classes.
-          tta: "flip" or "flip_shift" adds the scores of so many averaged views.
+          split: "train", "validation" or "test" of the run's own data, or any Dataset with the same classes.
+          tta: "flip" or "flip_shift" adds the scores of the logits averaged over these views.
           out: a folder for the report as JSON and its pictures; nothing is written without one.
 
         Returns: the report: accuracies in [0, 1], cross-entropy in nats, calibration error, accuracy by class,
-          confusion matrix [C, C] (rows are the truth).
+          confusion matrix [C, C] (rows are the true classes).
 
-        Raises: UserError when the split is empty, other data than the run's, or the network had diverged.
+        Raises: UserError when the split is empty or differs from the run's, or when the network had diverged.
         """
         name = split if isinstance(split, str) else "given"
         dataset = self._split(split) if isinstance(split, str) else split
@@ -144,12 +144,12 @@ def train(
     workdir: str | os.PathLike[str],
     data: dict[str, Dataset] | None = None,
 ) -> TrainedRun:
-    """Train, or go on with what is in workdir, to the end; the same run as `python -m vgg_jax.main` makes.
+    """Train to the end, resuming the run in workdir if there is one; the same run as `python -m vgg_jax.main` makes.
 
     Args:
       config: from `vgg_jax.config`, or any ConfigDict with its fields.
-      workdir: the run directory; everything is written there, and nothing elsewhere.
-      data: {"train", "validation", "test"} from `vgg_jax.data`; without it, what config.data says.
+      workdir: the run directory; nothing is written elsewhere.
+      data: {"train", "validation", "test"} from `vgg_jax.data`; without it, the data of config.data.
 
     Raises:
       UserError: the directory, the data or the devices do not fit the config, or the loss is not finite.
@@ -167,13 +167,13 @@ def load(
     overrides: Mapping[str, Any] = MappingProxyType({}),
     config: str | os.PathLike[str] | None = None,
 ) -> TrainedRun:
-    """A run directory's checkpoint, "latest" or "best".
+    """The "latest" or "best" checkpoint of a run directory.
 
     Args:
-      overrides: where its data lie now, as {"data.data_dir": "pictures"}.
-      config: the config file that made it, for a run with a network or data of its own.
+      overrides: where the data are now, e.g. {"data.data_dir": "pictures"}.
+      config: the config file that made the run, if it defines its own network or data.
 
-    Raises: UserError when there is no such run or no whole checkpoint.
+    Raises: UserError when there is no such run or no undamaged checkpoint.
     """
     folder = Path(workdir)
     its_config, facts = directory.read_run(folder, overrides, os.fspath(config) if config else None)

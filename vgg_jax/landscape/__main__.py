@@ -1,4 +1,4 @@
-"""Why does BatchNorm help? Train VGG-A without and with it, measure both; the same command goes on.
+"""Why does BatchNorm help? Train VGG-A without and with it, and measure both; the same command resumes.
 
 python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] [--config.FIELD=VALUE ...]
 """
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     if "landscape.seeds" not in configs.flatten(config):
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
     if config.model.whitening or config.optimizer.name == "muon":
-        raise UserError("the study is for config.model.whitening=0 and optimizers of one learning rate, not muon")
+        raise UserError("the study needs config.model.whitening=0 and an optimizer with one learning rate, not muon")
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
     splits = load(config)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
-    """All stages, each kept in an npz of workdir and not done again; returns the verdict as Markdown."""
+    """Run all stages, except those already saved as npz files in workdir; returns the verdict as Markdown."""
     begun = time.monotonic()
     networks, train = study.train(config, splits, workdir), splits["train"]
     found: dict[str, dict[str, Arrays]] = {}
@@ -74,7 +74,7 @@ def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
 
 
 def _kept(file: Path, measure: Callable[[str], Arrays], name: str) -> Arrays:
-    """The arrays of a stage from its file, or measured and put there."""
+    """A stage's arrays, read from its file or else measured and saved there."""
     if not file.exists():
         surface.save(file, **measure(name))
     return surface.load(file)
@@ -106,7 +106,7 @@ def _note(config: Config, train_images: int) -> str:
         f"{name}, {train_images:,} training images, "
         f"{config.train.epochs} epochs of {config.optimizer.name} at {config.optimizer.learning_rate:g}, batch "
         f"{config.train.batch_size}, {f.seeds} seeds, on {directory.device()}. Mean ± standard deviation over seeds; a "
-        f"claim holds by a measure if it does for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
+        f"claim holds by a measure if it holds for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
         f"{max(f.step_sizes):g}, every {f.probe_steps} training steps. Surfaces and sharpness: {f.images} training "
         f"images, no augmentation, BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "
         "of each filter's norm."

@@ -21,10 +21,10 @@ from vgg_jax.training.step import TrainState, first_images, init_state, make_rec
 def train(
     config: Config, dataset: Dataset, learning_rates: Sequence[float], seeds: Sequence[int], epochs: int
 ) -> np.ndarray:
-    """Training loss of every step [seeds, learning rates, steps]; all of them train in one program.
+    """Training loss of every step [seeds, learning rates, steps]; all networks train in one program.
 
-    A rate takes the place of the schedule's peak; initialisation, order and augmentation of the
-    images are those of the seed. A loss that is not finite is kept as it is.
+    Each rate replaces the schedule's peak; the seed determines initialisation and the order and
+    augmentation of the images. Losses that are not finite are kept.
     """
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
     pairs = [(seed, rate) for seed in seeds for rate in learning_rates]
@@ -51,8 +51,8 @@ def train(
 def make_epoch(
     config: Config, dataset: Dataset
 ) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, jax.Array]]:
-    """epoch(state, rate, data) -> (state an epoch on, loss of every step); rate is the schedule's peak."""
-    config = configs.override(config, {"optimizer.learning_rate": "1.0"})  # a schedule to multiply
+    """epoch(state, rate, data) -> (state an epoch later, loss of every step); rate is the schedule's peak."""
+    config = configs.override(config, {"optimizer.learning_rate": "1.0"})  # the schedule is multiplied by rate
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
     get_batch = make_get_batch(config, dataset)
 

@@ -1,4 +1,4 @@
-"""Sharpness as numbers: the largest eigenvalues of the Hessian, the worst loss within a relative radius."""
+"""Measures of sharpness: the largest eigenvalues of the Hessian, the worst loss within a relative radius."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +14,16 @@ Objective = Callable[[Any], jax.Array]
 
 
 def hessian_vector_product(objective: Objective, params: Any, vector: Any) -> Any:
-    """H v, by the forward derivative of the gradient along v; exact, twice the cost of a gradient."""
+    """H v, the forward-mode derivative of the gradient along v; exact, at twice the cost of a gradient."""
     return jax.jvp(jax.grad(objective), (params,), (vector,))[1]
 
 
 def lanczos(product: Callable[[jax.Array], jax.Array], size: int, iterations: int, key: jax.Array) -> jax.Array:
-    """Ritz values [iterations], ascending, of a symmetric matrix [size, size] known by its product with a vector.
+    """Ritz values [iterations], ascending, of a symmetric matrix [size, size] given by its product with a vector.
 
-    The outermost converge first to the outermost eigenvalues. With full reorthogonalisation (Golub &
-    Van Loan, Matrix Computations, 10.3): iterations * size numbers of memory. When the matrix has
-    fewer distinct eigenvalues than iterations, the rest are 0.
+    The extreme Ritz values converge first, to the extreme eigenvalues. Uses full reorthogonalisation
+    (Golub & Van Loan, Matrix Computations, 10.3), so it stores iterations * size numbers. When the
+    matrix has fewer distinct eigenvalues than iterations, the remaining values are 0.
     """
     start = jax.random.normal(key, (size,))
 
@@ -32,7 +32,7 @@ def lanczos(product: Callable[[jax.Array], jax.Array], size: int, iterations: in
         basis = basis.at[i].set(q)
         w = product(q)
         alpha = q @ w
-        for _ in range(2):  # the second pass removes what rounding left of the first
+        for _ in range(2):  # the second pass removes rounding errors of the first
             w = w - basis.T @ (basis @ w)
         beta = jnp.linalg.norm(w)
         exhausted = beta <= 1e-6 * jnp.maximum(jnp.abs(alpha), jnp.max(betas, initial=1e-30))
@@ -49,9 +49,9 @@ def lanczos(product: Callable[[jax.Array], jax.Array], size: int, iterations: in
 def spectrum(objective: Objective, params: Any, iterations: int, key: jax.Array, relative: bool = False) -> jax.Array:
     """Ritz values [iterations], ascending, of the Hessian at params.
 
-    relative: of the Hessian in filter-normalised coordinates u, w + ||w_filter|| u, with biases and
-    BatchNorm left out. It does not change when a whole layer is scaled and the next scaled back,
-    which changes no output of a ReLU network, and the Hessian itself does.
+    relative: use filter-normalised coordinates u, with weights w + ||w_filter|| u and fixed biases and
+    BatchNorm. Scaling one layer of a ReLU network up and the next down changes no output; it changes
+    the plain Hessian, but not this one.
     """
     flat, unravel = ravel_pytree(params)
     scale = jax.tree.map(jnp.broadcast_to, filter_norms(params), jax.tree.map(jnp.shape, params)) if relative else None
@@ -65,10 +65,10 @@ def spectrum(objective: Objective, params: Any, iterations: int, key: jax.Array,
 
 
 def worst_case(objective: Objective, params: Any, radius: float, steps: int) -> jax.Array:
-    """The largest loss found where every filter w moves by at most radius * ||w||; biases and BatchNorm stay.
+    """The largest loss found when every filter w moves by at most radius * ||w||; biases and BatchNorm stay.
 
-    Gradient ascent, each filter by its own normalised gradient, projected back into its ball: a lower
-    bound of the true maximum.
+    Projected gradient ascent, with the gradient normalised for each filter: a lower bound of the true
+    maximum.
     """
     norms = filter_norms(params)
 

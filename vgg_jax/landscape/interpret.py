@@ -1,4 +1,4 @@
-"""What a trained network looks at: its first filters, and which pixels a class depends on."""
+"""Interpretation of a trained network: its first filters, and the pixels that a class depends on."""
 
 from typing import Any
 

@@ -56,7 +56,7 @@ def rate_band(found: Found, learning_rates: Sequence[float], file: Path) -> None
 
 
 def surface_line(found: Found, statistics: str, file: Path) -> None:
-    """Loss and accuracy along one filter-normalised direction, a line a seed."""
+    """Loss and accuracy along one filter-normalised direction, one line per seed."""
     figure, axes = subplots(1, 2, figsize=(10, 3.8))
     for name, arrays in found.items():
         for line in arrays["line"]:
@@ -70,12 +70,12 @@ def surface_line(found: Found, statistics: str, file: Path) -> None:
         axis.set(xlabel="distance in units of each filter's norm")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.suptitle(f"training loss on a line through the network, a line a seed; {statistics}", fontsize=9)
+    figure.suptitle(f"training loss on a line through the network, one line per seed; {statistics}", fontsize=9)
     write(figure, file)
 
 
 def surface_plane(found: Found, statistics: str, file: Path) -> None:
-    """Contours of the first seed's loss on a plane, at the same levels for both."""
+    """Contours of the first seed's loss on a plane, at the same levels for both networks."""
     figure, axes = subplots(1, 2, figsize=(10, 4.6), sharey=True)
     levels = _levels(found)
     for axis, (name, arrays) in zip(axes, found.items()):
@@ -90,7 +90,7 @@ def surface_plane(found: Found, statistics: str, file: Path) -> None:
 
 
 def surface_hills(found: Found, statistics: str, file: Path) -> None:
-    """The same planes as hills, on the same height."""
+    """The same planes as surfaces in 3D, on the same vertical scale."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     levels = np.log10(_levels(found))
     for i, (name, arrays) in enumerate(found.items(), 1):
@@ -113,7 +113,7 @@ def _levels(found: Found) -> np.ndarray:
 
 
 def sharpness(found: Found, statistics: str, file: Path) -> None:
-    """Ritz values of the Hessian and the rise to the worst loss, a mark a seed."""
+    """Ritz values of the Hessian and the rise to the worst loss, one mark per seed."""
     figure, axes = subplots(1, 3, figsize=(12, 3.8))
     for x, (name, arrays) in enumerate(found.items()):
         for axis, key in zip(axes, ("eigenvalues", "relative_eigenvalues")):
@@ -130,12 +130,12 @@ def sharpness(found: Found, statistics: str, file: Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.suptitle(f"at the end of training, a mark a seed; {statistics}", fontsize=9)
+    figure.suptitle(f"at the end of training, one mark per seed; {statistics}", fontsize=9)
     write(figure, file)
 
 
 def activations(found: Found, file: Path) -> None:
-    """Standard deviation and share not positive of what enters each ReLU, by depth, during training (mean of seeds)."""
+    """Standard deviation and share of non-positive values of each ReLU's input during training (mean of seeds)."""
     figure, axes = subplots(2, 2, figsize=(10, 6), sharex=True, sharey="row")
     for column, (name, arrays) in zip(axes.T, found.items()):
         depth = arrays["activation_std"].shape[-1]
@@ -172,7 +172,7 @@ def filters(found: Found, file: Path) -> None:
 
 
 def saliency(found: Found, file: Path) -> None:
-    """Test images, and below them how much each network's true logit depends on every pixel."""
+    """Test images, and below them how much each network's logit of the true class depends on every pixel."""
     images = next(iter(found.values()))["images"]
     rows = [("image", images)] + [(LABELS[name], arrays["saliency"]) for name, arrays in found.items()]
     figure, axes = subplots(len(rows), len(images), figsize=(1.3 * len(images), 4.4))
@@ -185,7 +185,7 @@ def saliency(found: Found, file: Path) -> None:
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Without / with BatchNorm for every measure, a mark a seed; the side of 1 that the claim takes is green."""
+    """Ratio without / with BatchNorm for every measure, one mark per seed; green where the claim holds."""
     figure, axis = subplots(figsize=(10, 0.8 + 0.42 * len(rows)))
     for y, row in enumerate(rows):
         ratios = np.clip([r for r in row["ratios"] if r > 0 and np.isfinite(r)], 1e-3, 1e3)
@@ -197,5 +197,5 @@ def verdict(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     axis.set_yticks(range(len(rows)), [row["measure"] for row in rows], fontsize=8)
     reach = max([2.0, *(max(r, 1 / r) for row in rows for r in row["ratios"] if r > 0 and np.isfinite(r))])
     axis.set(xscale="log", xlim=(1 / (1.3 * reach), 1.3 * reach), ylim=(len(rows) - 0.5, -0.5))
-    axis.set(xlabel="without / with BatchNorm, a mark a seed where positive; shaded: where the claim holds")
+    axis.set(xlabel="without / with BatchNorm, one mark per seed where positive; shaded: where the claim holds")
     write(figure, file)

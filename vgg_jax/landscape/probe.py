@@ -23,7 +23,7 @@ Together = Callable[[Callable[[Any], Any], Any], Any]
 def along_gradient(
     objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array, together: Together = together
 ) -> dict[str, jax.Array]:
-    """What a step w - e g does for every step size e in step_sizes [E], g the gradient at w = params.
+    """Loss and gradient at w - e g for every step size e in step_sizes [E], where g is the gradient at w = params.
 
     Returns: loss L(w); gradient_norm ||g||; losses L(w - e g) [E]; distances
       ||g - grad L(w - e g)|| [E]. Norms are Euclidean over all parameters.
@@ -50,7 +50,7 @@ def band_width(losses: np.ndarray) -> np.ndarray:
 
 
 def predictiveness(distances: np.ndarray) -> np.ndarray:
-    """Gradient predictiveness at its worst: max over step sizes of ||g - grad L(w - e g)||. [..., E] -> [...]"""
+    """Worst gradient predictiveness: max over step sizes of ||g - grad L(w - e g)||. [..., E] -> [...]"""
     return distances.max(-1)
 
 
@@ -62,7 +62,7 @@ def smoothness(distances: np.ndarray, gradient_norm: np.ndarray, step_sizes: Any
 def make_measure(
     config: Config, recipe: Recipe, dataset: Dataset, step_sizes: tuple[float, ...]
 ) -> Callable[[TrainState, Batch], Record]:
-    """The probe of `fit_together`: along_gradient and activations on the batch of the coming step."""
+    """The measure of a `Probe`: along_gradient and activations on the batch of the next step."""
     get_batch = make_get_batch(config, dataset)
     sizes = jnp.array(step_sizes, jnp.float32)
 
@@ -82,11 +82,11 @@ def make_measure(
 
 
 def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
-    """Statistics of each convolution's output, or of its BatchNorm's before the activation, in training mode [L].
+    """Statistics [L] of each activation function's input, by depth, in training mode.
 
-    activation_mean and activation_std are over all elements, activation_off is the share that is not positive; L
-    layers, by depth. Of a residual block of `VGG` the first convolution counts; of a network of one's own every
-    BatchNorm on feature maps, or every convolution where there is none.
+    activation_mean and activation_std are over all elements; activation_off is the share that is not positive.
+    That input is the output of the convolution, or of its BatchNorm if that precedes the activation. In a network of
+    your own it is taken to be the output of every BatchNorm on feature maps, or of every convolution without any.
     """
     normalised = model.batch_norm == "before" if isinstance(model, VGG) else bool(variables.get("batch_stats"))
     kind, signals = nn.BatchNorm if normalised else nn.Conv, []

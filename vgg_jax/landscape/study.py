@@ -1,4 +1,4 @@
-"""The stages of the study: train both networks with probes, then measure what they became."""
+"""The stages of the study: train both networks with probes, then measure the trained networks."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ _FIRST, _SECOND, _LANCZOS = range(3)  # streams of randomness, folded into a see
 
 
 class Network(NamedTuple):
-    """One of the two kinds, trained from every seed."""
+    """One of the two networks, trained with every seed."""
 
     config: Config
     workdirs: list[Path]
@@ -40,7 +40,7 @@ class Network(NamedTuple):
 
 
 def base_config(config: Config, batch_norm: str) -> Config:
-    """The training config of one network: all but the landscape fields, with or without BatchNorm."""
+    """The training config of one network: without the landscape fields, with or without BatchNorm."""
     return configs.override(configs.without(config, "landscape"), {"model.batch_norm": batch_norm})
 
 
@@ -59,7 +59,7 @@ def check(config: Config, num_classes: int) -> None:
 
 
 def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str, Network]:
-    """Both networks from every seed, each an ordinary run in workdir/<name>/seed<n>, probed on the way."""
+    """Train both networks with every seed, each as an ordinary run in workdir/<name>/seed<n>, with probes."""
     fields, networks = config.landscape, {}
     for name, batch_norm in NETWORKS.items():
         base = base_config(config, batch_norm)
@@ -164,7 +164,7 @@ def sharpness(config: Config, network: Network, dataset: Dataset, name: str) -> 
 
 
 def interpretation(network: Network, dataset: Dataset, count: int = 8) -> Arrays:
-    """Of the first seed: its first filters [F, 3, 3, 3] and the saliency [count, H, W] of the first test images."""
+    """The first seed's first-layer filters [F, 3, 3, 3], and its saliency [count, H, W] on the first test images."""
     variables, images = network.variables[0], dataset.images[:count]
     pixels, labels = normalise(jnp.asarray(images), dataset.mean, dataset.std), jnp.asarray(dataset.labels[:count])
     saliency = jax.jit(interpret.saliency, static_argnums=0)(network.model, variables, pixels, labels)
@@ -172,7 +172,7 @@ def interpretation(network: Network, dataset: Dataset, count: int = 8) -> Arrays
 
 
 def numbers(config: Config, network: Network, found: dict[str, Arrays]) -> dict[str, Any]:
-    """One number a seed for every measure of the verdict, from the stages' arrays."""
+    """One number per seed for every measure of the verdict, from the stages' arrays."""
     fields, probed, rates, area, sharp = config.landscape, *(found[k] for k in ("probes", "rates", "surfaces", "sharp"))
     distances, norms = probed["distances"], probed["gradient_norm"]
     far = np.hypot(*np.meshgrid(area["axis"], area["axis"]))

@@ -1,4 +1,4 @@
-"""The loss around a trained network: filter-normalised slices of it (Li et al. 2018)."""
+"""The loss around a trained network, on filter-normalised lines and planes (Li et al. 2018)."""
 
 import os
 import zipfile
@@ -14,14 +14,14 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import Progress
 from vgg_jax.training.step import together
 
-BATCH = 8  # grid points a call
+BATCH = 8  # grid points per call
 
 # (params, batch_stats) -> (loss, accuracy)
 Score = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
 
 
 def filter_norms(params: Any) -> Any:
-    """Euclidean norm of every filter (last kernel axis), kept in shape [1, ..., 1, O]; 0 for biases and BatchNorm."""
+    """Euclidean norm of every filter (last kernel axis), shape [1, ..., 1, O]; 0 for biases and BatchNorm."""
     return jax.tree.map(_filter_norm, params)
 
 
@@ -32,7 +32,7 @@ def _filter_norm(w: jax.Array) -> jax.Array:
 
 
 def direction(key: jax.Array, params: Any) -> Any:
-    """A random direction d, each filter of it scaled as the weights' own: d ||w|| / (||d|| + 1e-10)."""
+    """A random direction d, each filter of it scaled to the norm of the weights': d ||w|| / (||d|| + 1e-10)."""
     leaves, tree = jax.tree.flatten(params)
     drawn = [jax.random.normal(jax.random.fold_in(key, i), w.shape) for i, w in enumerate(leaves)]
     random = jax.tree.unflatten(tree, drawn)
@@ -62,7 +62,7 @@ def make_scan(score: Score) -> Callable[..., jax.Array]:
 
 
 def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, progress: Progress) -> np.ndarray:
-    """Loss and accuracy [P, 2] at points [P, 2], in batches; file keeps what is done and is gone on with."""
+    """Loss and accuracy [P, 2] at points [P, 2], in batches; finished ones are saved in file and not repeated."""
     values = np.full((len(points), 2), np.nan, np.float32)
     if file.exists():
         kept = load(file)
@@ -81,7 +81,7 @@ def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, pro
 
 
 def save(file: Path, **arrays: Any) -> None:
-    """An npz, whole or not at all."""
+    """Write an npz file in one piece, so that a crash leaves no half-written one."""
     partial = file.with_suffix(".partial.npz")
     np.savez(partial, **arrays)
     os.replace(partial, file)
@@ -96,7 +96,7 @@ def load(file: Path) -> dict[str, np.ndarray]:
         with np.load(file) as kept:
             return dict(kept)
     except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{file} is damaged; delete it, and it is measured again") from None
+        raise UserError(f"{file} is damaged; delete it, and the same command measures it again") from None
 
 
 def negative_curvature(losses: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Each claim as a number that could have come out the other way."""
+"""Each claim as measures that can confirm or refute it."""
 
 import math
 import statistics
@@ -35,11 +35,11 @@ MEASURES = (
 
 
 def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:
-    """A row for each measure. values: {"plain" | "bn": {key: one number a seed}}.
+    """A row for each measure. values: {"plain" | "bn": {key: one number per seed}}.
 
-    ratio is without / with BatchNorm of the means. A claim holds by a measure if it does for every
-    seed (networks of one seed are compared), fails if against it for every one, and is mixed otherwise.
-    What is not finite loses against everything.
+    ratio is the mean without BatchNorm over the mean with it. By a measure, a claim holds ("yes") if the
+    two networks of every seed agree with it, "no" if those of every seed contradict it, else "mixed". A
+    number that is not finite counts as worse than every finite one.
     """
     rows = []
     for measure in MEASURES:
@@ -93,7 +93,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """value with infinities and NaN as strings, which JSON has no numbers for."""
+    """value with infinities and NaN as strings, since JSON has no such numbers."""
     if isinstance(value, dict):
         return {k: plain_json(v) for k, v in value.items()}
     if isinstance(value, list):

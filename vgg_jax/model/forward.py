@@ -1,4 +1,4 @@
-"""A network in evaluation mode: uint8 images to logits, with or without averaging over views."""
+"""A network in evaluation mode: uint8 images to logits, with or without test-time augmentation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,15 +21,15 @@ def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) 
 def predict(
     forward: Forward, variables: Any, images: np.ndarray, batch_size: int = EVAL_BATCH, tta: str = "none"
 ) -> np.ndarray:
-    """Logits [N, classes] of uint8 images [N, H, W, 3], in batches of one compiled size; weighted over `views`."""
+    """Logits [N, classes] of uint8 images [N, H, W, 3], weighted over `views`; all batches have one compiled size."""
     return sum(weight * _predict(forward, variables, view, batch_size) for weight, view in views(images, tta))  # type: ignore[return-value]
 
 
 def views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarray]]:
     """The (weight, images) that test-time augmentation averages.
 
-    none: the images. flip: they and their mirror images. flip_shift: also both shifted by a pixel to
-    the upper left and to the lower right, with half of the weight (the six views of Jordan 2024).
+    none: the images. flip: also their mirror images. flip_shift: also all of these shifted by a pixel
+    to the upper left and the lower right, with half of the total weight (the six views of Jordan 2024).
     """
     shifted = []
     if tta == "flip_shift":

@@ -1,9 +1,9 @@
 """The operations of a VGG: 3x3 convolution, 2x2 max-pool, dropout.
 
-Each is one function (or module) with one meaning on every platform. On a GPU or TPU it is the
-stock XLA operation. On a CPU, XLA has two cliffs (a naive kernel on 2x2 maps, slow convolution
-gradients inside a loop), so there the 3x3 convolution is written as matrix products instead:
-Winograd's minimal filtering, one dense product for maps of 2x2.
+Each is one function (or module) that computes the same on every platform. On a GPU or TPU it is the
+stock XLA operation. On a CPU, XLA is slow in two cases (a naive kernel on 2x2 maps, convolution
+gradients inside a loop), so there the 3x3 convolution is written as matrix products: Winograd's
+minimal filtering, and for maps of 2x2 one dense product.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from vgg_jax.model import winograd
 def conv_general_dilated(
     x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, *args: Any, **options: Any
 ) -> jax.Array:
-    """Drop-in for `lax.conv_general_dilated` in `nn.Conv`, with a faster way on a CPU.
+    """Drop-in for `lax.conv_general_dilated` in `nn.Conv`, with a faster path on a CPU.
 
-    The faster way is for what a VGG has: kernels of 3x3 or 1x1, stride 1, SAME, NHWC, no dilation, no groups.
-    Everything else is left to XLA.
+    The fast path is for a VGG's convolutions: kernels of 3x3 or 1x1, stride 1, SAME, NHWC, no dilation, no groups.
+    All others are left to XLA.
 
     Args:
       x: [N, H, W, C].
@@ -50,7 +50,7 @@ def _is_plain(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> bool:
-    """Whether it is what `conv_cpu` computes."""
+    """Whether it is a convolution that `conv_cpu` computes."""
     if x.ndim != 4 or kernel.shape[:2] not in ((1, 1), (3, 3)):
         return False
     ones = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count, batch_group_count)
@@ -65,14 +65,14 @@ def _is_plain(
 
 
 def conv_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """SAME convolution by matrix products, chosen by shape. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K 1 or 3"""
+    """SAME convolution by matrix products, the method chosen by shape. [N,H,W,C], [K,K,C,O] -> [N,H,W,O], K 1 or 3"""
     if kernel.shape[:2] == (1, 1):
         return x @ kernel[0, 0]
     return _conv_tiny_map(x, kernel) if max(x.shape[1:3]) <= 2 else winograd.conv(x, kernel)
 
 
 def _conv_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """On a map of 2x2 or less every output pixel sees every input pixel through exactly one tap: one dense layer."""
+    """Up to 2x2, every output pixel sees every input pixel through exactly one kernel element: a dense layer."""
     n, h, w, c = x.shape
     pixels = [(i, j) for i in range(h) for j in range(w)]
     taps = [[kernel[1 + i - a, 1 + j - b] for a, b in pixels] for i, j in pixels]
@@ -81,7 +81,7 @@ def _conv_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max-pool, stride 2. [N, H, W, C] -> [N, H//2, W//2, C]; of a tie the first takes the gradient.
+    """2x2 max-pool, stride 2. [N, H, W, C] -> [N, H//2, W//2, C]; in a tie the first element gets the gradient.
 
     On a CPU by reshape: its gradient is three times faster than select-and-scatter.
     """
@@ -107,7 +107,7 @@ def _max_pool_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _max_pool_bwd(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    """The window's elements are compared with each other, never with the saved maximum.
+    """The gradient, from comparing a window's elements with each other, never with the saved maximum.
 
     XLA may compute x twice, for the maximum and for the gradient, and round it differently; JAX's own
     rule then finds no element equal to the maximum and divides by zero.
@@ -127,9 +127,9 @@ _max_pool_cpu.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 def global_max(x: jax.Array) -> jax.Array:
-    """The maximum over each image. [N, H, W, C] -> [N, C]; of a tie the first takes the gradient.
+    """The maximum over each image. [N, H, W, C] -> [N, C]; in a tie the first element gets the gradient.
 
-    Chosen by place: the gradient of `x.max` has the same fault as that of JAX's max-pool (`_max_pool_bwd`).
+    Selected by index: the gradient of `x.max` has the same fault as that of JAX's max-pool (`_max_pool_bwd`).
     """
     flat = x.reshape(len(x), -1, x.shape[-1])
     chosen = jnp.arange(flat.shape[1])[None, :, None] == flat.argmax(1, keepdims=True)
@@ -137,10 +137,10 @@ def global_max(x: jax.Array) -> jax.Array:
 
 
 class Dropout(nn.Module):
-    """Dropout from 8 random bits an element, four times cheaper than `nn.Dropout` on a CPU.
+    """Dropout from 8 random bits per element, four times cheaper than `nn.Dropout` on a CPU.
 
-    The rate is rounded to 1/256 (0.3 becomes 77/256 = 0.3008) and what is kept is scaled by the
-    inverse of exactly that, so the expectation of the output is the input.
+    The rate is rounded to n/256 (0.3 becomes 77/256 = 0.3008), and kept elements are scaled by
+    256/(256 - n), so the expectation of the output is the input.
     """
 
     rate: float
@@ -161,8 +161,8 @@ class Dropout(nn.Module):
 def whitening_filters(images: jax.Array, size: int) -> jax.Array:
     """Filters that turn size x size patches of images into uncorrelated numbers of variance 1.
 
-    The eigenvectors of the patches' second moments over sqrt(eigenvalue + 5e-4), and their
-    negatives. [N, H, W, C] -> [size, size, C, 2 size^2 C]. Source: Page 2019, Jordan 2024.
+    The eigenvectors of the patches' second-moment matrix, divided by sqrt(eigenvalue + 5e-4), and
+    their negatives. [N, H, W, C] -> [size, size, C, 2 size^2 C]. Source: Page 2019, Jordan 2024.
     """
     h, w, c = images.shape[1:]
     shifted = [images[:, i : h - size + 1 + i, j : w - size + 1 + j] for i in range(size) for j in range(size)]
@@ -173,9 +173,9 @@ def whitening_filters(images: jax.Array, size: int) -> jax.Array:
 
 
 class Whitening(nn.Module):
-    """A convolution by `whitening_filters` of the images it was initialised with; it is not trained.
+    """A fixed convolution by `whitening_filters` of the images that the layer was initialised with.
 
-    The filters are a variable of `batch_stats`, beside the other statistics of the data.
+    The filters are a variable in `batch_stats`, beside the other statistics of the data.
     """
 
     size: int

@@ -1,4 +1,4 @@
-"""The network of a config, and what it counts."""
+"""The network of a config; its parameters and multiply-adds."""
 
 import functools
 import math
@@ -16,17 +16,17 @@ from vgg_jax.settings.fields import Config
 
 
 def make_model(config: Config, num_classes: int, axis_name: str = "") -> nn.Module:
-    """A `VGG`, or what the config's own `get_model` returns: any Linen module that is called with `train=`.
+    """A `VGG`, or the module from the config's own `get_model`: any Linen module that takes `train=`.
 
-    Its variables are `params` and `batch_stats`, its random numbers in training those of `dropout`.
-    axis_name: of a `VGG`, for `pmap`.
+    Its variables are `params` and `batch_stats`; its only RNG in training is `dropout`. axis_name is
+    passed to a `VGG`, for `pmap`.
 
     Raises: UserError when `get_model` returns something else.
     """
     if get_model := code.of(config).get_model:
         model = get_model(config, num_classes)
         if not isinstance(model, nn.Module):
-            raise UserError(f"get_model returns no flax.linen.Module but {type(model).__name__}")
+            raise UserError(f"get_model returns {type(model).__name__}, not a flax.linen.Module")
         return model
     fields: Any = config.model
     return VGG(num_classes=num_classes, axis_name=axis_name, **fields)
@@ -41,13 +41,13 @@ def shapes(model: nn.Module, image_size: int) -> Any:
 class LayerCount(NamedTuple):
     name: str
     parameters: int
-    multiply_adds: int  # an image
+    multiply_adds: int  # per image
 
 
 def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
     """Parameters and multiply-adds of every layer that has parameters, in the order of the network.
 
-    Multiply-adds are those of convolutions and dense layers: kernel elements x output pixels.
+    Only convolutions and dense layers have multiply-adds: kernel elements x output pixels.
     """
     rows = []
 
@@ -67,7 +67,7 @@ def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
 
 
 def totals(model: nn.Module, image_size: int = 32) -> dict[str, int]:
-    """The network's "parameters" and "multiply_adds" of an image."""
+    """The network's "parameters", and its "multiply_adds" per image."""
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes(model, image_size)["params"])),
         "multiply_adds": sum(row.multiply_adds for row in count(model, image_size)),
@@ -75,7 +75,7 @@ def totals(model: nn.Module, image_size: int = 32) -> dict[str, int]:
 
 
 def line(config: Config, num_classes: int) -> str:
-    """A config's network in a line."""
+    """One line that describes a config's network."""
     total = totals(make_model(config, num_classes), config.data.image_size)
     own = code.of(config).get_model
     name = "own network" if own else f"VGG {config.model.stages}, BatchNorm {config.model.batch_norm}"

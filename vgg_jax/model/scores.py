@@ -1,4 +1,4 @@
-"""What logits are worth: cross-entropy, accuracy, confusion, calibration."""
+"""Scores of logits: cross-entropy, accuracy, confusion matrix, calibration."""
 
 import numpy as np
 

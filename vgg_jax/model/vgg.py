@@ -40,7 +40,7 @@ KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
 
 
 class VGG(nn.Module):
-    """VGG for small images; every variant of it is a setting of these fields.
+    """VGG for small images; every variant is a setting of these fields.
 
     Variables: `params`, and with BatchNorm `batch_stats`. RNG: `dropout`, in training only.
 
@@ -49,23 +49,23 @@ class VGG(nn.Module):
       num_classes: outputs.
       width: multiplies the channels of every convolution.
       hidden: sizes of the dense layers before the output.
-      batch_norm: "none", or its place: "before" or "after" the activation.
+      batch_norm: "none", or "before" or "after" the activation.
       batch_norm_head: also normalise after each hidden dense layer.
       batch_norm_scale: whether BatchNorm has a scale; it always has a bias.
-      batch_norm_epsilon, batch_norm_momentum: of the running statistics, Flax's convention.
+      batch_norm_epsilon, batch_norm_momentum: as in `nn.BatchNorm`.
       stage_dropout: a rate per stage, applied after every convolution but the stage's last;
         empty for none.
       head_dropout: a rate per dense layer, applied to its input; empty for none.
-      whitening: side of the patches that a fixed first layer whitens, made at initialisation from
-        the images given then (`whitening_filters`); 0 for no such layer.
-      pool: where a stage's max-pool stands: after its "last" or its "first" convolution.
-      global_pool: the maximum over all that is left of the image enters the head.
-      bias: whether convolutions and dense layers have one.
-      logits_scale: what the outputs are multiplied by.
+      whitening: patch side of a fixed first layer that whitens patches; its filters come from the
+        images given at initialisation (`whitening_filters`). 0 for no such layer.
+      pool: max-pool after a stage's "last" or "first" convolution.
+      global_pool: global max-pool before the head.
+      bias: whether convolutions and dense layers have a bias.
+      logits_scale: factor on the logits.
       residual: every convolution becomes a block conv-BN-act-conv-BN, plus its input, act.
       activation: a key of `ACTIVATIONS`.
       kernel_init: a key of `KERNEL_INITS`.
-      dtype: of the computation; parameters and statistics stay float32.
+      dtype: dtype of the computation; parameters and statistics stay float32.
       axis_name: average BatchNorm statistics over this mapped axis (`pmap`), or "".
     """
 
@@ -112,7 +112,7 @@ class VGG(nn.Module):
         return self._dense(self.num_classes, "logits")(x).astype(jnp.float32) * self.logits_scale
 
     def _block(self, x: jax.Array, features: int, name: str, train: bool, pooled: bool) -> jax.Array:
-        """One convolution and its activation, or the residual block that stands in its place, and the pool."""
+        """One convolution and its activation, or the residual block that replaces them, and the max-pool."""
         if pooled and self.pool == "last":
             return max_pool(self._block(x, features, name, train, False))
         if not self.residual:
@@ -125,7 +125,7 @@ class VGG(nn.Module):
         return ACTIVATIONS[self.activation](x + y)
 
     def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """Activation with BatchNorm `bn{name}` before or after it, or without (no name)."""
+        """Activation with BatchNorm `bn{name}` before or after it; without BatchNorm if name is empty."""
         place = self.batch_norm if name else "none"
         if place == "before":
             x = self._norm(x, name, train)

@@ -1,9 +1,9 @@
 """3x3 convolution by Winograd's minimal filtering F(4x4, 3x3) (Lavin & Gray 2015): the CPU's fast path.
 
-Of a patch d, 6 x 6 pixels that overlap the next patch by two, 36 products make 4 x 4 output pixels, where a plain
-convolution takes 144: A ((G k G^T) * (B d B^T)) A^T. Every matrix is applied down the image first; then a loop over the
-six rows applies it across and multiplies. The loop keeps XLA from fusing the halves of a transform, which would
-compute the first anew for each output. The images go through in tiles, and the gradient is the exact adjoint.
+A patch d has 6 x 6 pixels and overlaps the next patch by two. A ((G k G^T) * (B d B^T)) A^T makes 4 x 4 output pixels
+from it with 36 products, where a plain convolution takes 144. Every matrix is applied down the image first; then a loop
+over the six rows applies it across and multiplies. The loop stops XLA from fusing the two halves of a transform, which
+would recompute the first half for each output. Images are processed in tiles; the gradient is the exact adjoint.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ _G = np.array([
     [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
 ])  # fmt: skip
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-_PATCHES = 512  # in a tile: enough rows for the BLAS, few enough for the L2 cache (docs/speed.md)
+_TILE_PATCHES = 512  # in a tile: enough rows for the BLAS, few enough for the L2 cache (docs/speed.md)
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -33,7 +33,7 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Of maps whose sides are multiples of four."""
+    """`conv` for maps whose sides are multiples of four."""
     tiles, taps = _tiles(x), _kernel_rows(kernel)
 
     def row(args: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -44,13 +44,13 @@ def _forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def tile(x: jax.Array) -> jax.Array:
         rows = lax.map(row, (_down(x), taps))
-        return jnp.stack(_combine(_A, rows), 2).reshape(*x.shape[:3], -1)  # of [n, H/4, 4, W, O]
+        return jnp.stack(_combine(_A, rows), 2).reshape(*x.shape[:3], -1)  # from [n, H/4, 4, W, O]
 
     return lax.map(tile, tiles).reshape(*x.shape[:3], -1)
 
 
 def _saving(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _forward(x, kernel), (x, kernel)  # the plain function, so that this can be differentiated again
+    return _forward(x, kernel), (x, kernel)  # calls the plain function, so that it can be differentiated again
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -80,7 +80,7 @@ _conv.defvjp(_saving, _backward)
 
 
 def _combine(matrix: np.ndarray, terms: Iterable[jax.Array]) -> list[jax.Array]:
-    """matrix @ terms, spelt out: XLA fuses sums, and is slow at products with a matrix this small."""
+    """matrix @ terms, written as sums: XLA fuses sums, and is slow at products with such a small matrix."""
     terms, sums = list(terms), []
     for row in matrix:
         used = [x if c == 1 else -x if c == -1 else float(c) * x for c, x in zip(row, terms) if c]
@@ -89,9 +89,9 @@ def _combine(matrix: np.ndarray, terms: Iterable[jax.Array]) -> list[jax.Array]:
 
 
 def _tiles(x: jax.Array) -> jax.Array:
-    """[N, H, W, C] -> [T, N/T, H, W, C], at most _PATCHES patches in each of the T tiles, or one image."""
+    """[N, H, W, C] -> [T, N/T, H, W, C]; each of the T tiles has at most _TILE_PATCHES patches, or is one image."""
     n, h, w, _ = x.shape
-    most = max(1, _PATCHES * 16 // (h * w))
+    most = max(1, _TILE_PATCHES * 16 // (h * w))
     size = max(divisor for divisor in range(1, min(n, most) + 1) if n % divisor == 0)
     return x.reshape(n // size, size, *x.shape[1:])
 
@@ -102,20 +102,20 @@ def _kernel_rows(kernel: jax.Array) -> jax.Array:
 
 
 def _down(x: jax.Array) -> jax.Array:
-    """B d, down the image, of every patch: [n, H, W, C] -> [6, n, H/4, W + 2, C]"""
+    """B d of every patch, down the image: [n, H, W, C] -> [6, n, H/4, W + 2, C]"""
     padded, h = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), x.shape[1]
     return jnp.stack(_combine(_B, [padded[:, i : i + h - 3 : 4] for i in range(6)]))
 
 
 def _across(row: jax.Array) -> list[jax.Array]:
-    """d B^T, across the image: [n, H/4, W + 2, C] -> six [n * H/4 * W/4, C]"""
+    """d B^T of every patch, across the image: [n, H/4, W + 2, C] -> six [n * H/4 * W/4, C]"""
     w, c = row.shape[2] - 2, row.shape[3]
     return [v.reshape(-1, c) for v in _combine(_B, [row[:, :, j : j + w - 3 : 4] for j in range(6)])]
 
 
 def _overlap(parts: Sequence[jax.Array], axis: int) -> jax.Array:
-    """The adjoint of cutting patches: put the six pixels of each side by side along axis, adding where two patches lie
-    over each other, and leave out the first pixel and the last, which are padding."""
+    """The adjoint of cutting patches: place the six pixels of each patch along axis, add them where patches overlap,
+    and drop the first and the last pixel, which are padding."""
 
     def side_by_side(pixels: Sequence[jax.Array]) -> jax.Array:
         joined = jnp.stack(pixels, axis + 1)

@@ -1,8 +1,8 @@
 """Checkpoints: the only file that knows Orbax.
 
-`latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are two managers, because
-one that keeps the best deletes what is newer. A checkpoint is sealed once it is on the disk; one whose seal is missing
-or broken is put aside in `damaged/`, never deleted or used. So is what a run had earned, when no state is left.
+`latest/` holds the last two states, `best/` the variables with the best accuracy so far. Each has its own manager,
+because one that keeps the best checkpoint deletes newer ones. A checkpoint is sealed once it is on the disk; one whose
+seal is missing or broken is moved to `damaged/`, never deleted or used. If no state is left, `best/` goes there too.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training.processes import is_first, wait_for_all
 from vgg_jax.training.step import TrainState
 
-_OVERHEAD = 2**18  # bytes of a checkpoint that are not its arrays
+_METADATA_BYTES = 2**18  # room for what a checkpoint holds besides its arrays
 
 
 class Checkpoints:
     """The two checkpoint directories of a run; saving is asynchronous, `close` waits for it.
 
-    Raises: RunFailed when all that was saved is damaged.
+    Raises: RunFailed when every saved state is damaged.
     """
 
     def __init__(self, workdir: Path):
@@ -51,7 +51,7 @@ class Checkpoints:
         self._saving: Future[None] | None = None
 
     def save_latest(self, state: TrainState) -> None:
-        """In the background, once the one before is on the disk."""
+        """Save in the background, after waiting for the previous save."""
         step = int(state.step)
         if self._latest.latest_step() == step:
             return
@@ -63,18 +63,18 @@ class Checkpoints:
         self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
 
     def save_best(self, step: int, variables: Any) -> None:
-        """On the disk when it returns, so that no later `save_latest` can get ahead of it."""
+        """Save, and wait until it is on the disk, so that no later `save_latest` can finish first."""
         _reserve(self._workdir, variables)
         with _one_line(self._workdir):
             self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
             _finish(self._best, self._workdir / "best" / str(step))
 
     def steps(self) -> set[int]:
-        """Those whose state can be restored."""
+        """The steps whose state can be restored."""
         return set(self._latest.all_steps())
 
     def restore(self, template: TrainState, step: int) -> TrainState:
-        """The state of that step, in the shape of template."""
+        """The state saved at step, with the structure and shapes of template."""
         args = {name: ocp.args.StandardRestore(tree) for name, tree in _items(template).items()}
         restored = _read(self._folder, self._latest, step, ocp.args.Composite(**args))
         training = restored["training"]
@@ -83,13 +83,13 @@ class Checkpoints:
         return TrainState(key=jax.random.wrap_key_data(training.pop("key")), average=average, **training, **trained)
 
     def drop_after(self, step: int) -> None:
-        """Delete what is newer, which a crash between two saves can leave; training on makes it again."""
+        """Delete newer checkpoints, which a crash between two saves can leave; the resumed run saves them again."""
         for manager in (self._latest, self._best):
             for newer in [s for s in manager.all_steps() if s > step]:
                 manager.delete(newer)
 
     def wait(self) -> None:
-        """Until everything saved is on the disk and sealed."""
+        """Wait until everything saved is on the disk and sealed."""
         saving, self._saving = self._saving, None
         if saving is not None:
             with _one_line(self._workdir):
@@ -105,7 +105,7 @@ class Checkpoints:
 def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, nn.Module, Any]:
     """(step, model, variables as NumPy) of a run's `latest` or `best` checkpoint, on any machine.
 
-    Raises: UserError when there is none that is whole.
+    Raises: UserError when there is no undamaged checkpoint.
     """
     folder = workdir / which
     if not saved_steps(workdir, which):
@@ -132,32 +132,32 @@ def _newest_whole(workdir: Path, which: str) -> int:
         step = max(faults)
         raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
     for step in [step for step in faults if step > whole]:
-        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
+        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); using step {whole}", file=sys.stderr)
     return whole
 
 
 def _put_aside(workdir: Path, kind: str) -> None:
-    """Move what is damaged to workdir/damaged/."""
+    """Move damaged checkpoints to workdir/damaged/."""
     faults = _faults(workdir, kind)
     whole = [step for step, fault in faults.items() if not fault]
     lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
     for step in sorted(step for step, fault in faults.items() if fault):
         folder = workdir / kind / str(step)
-        print(f"{folder} is damaged ({faults[step]}); it is now {_move(workdir, folder)}", flush=True)
+        print(f"{folder} is damaged ({faults[step]}); moved to {_move(workdir, folder)}", flush=True)
     if kind == "latest" and lost and not whole:
         raise RunFailed(
-            f"no whole checkpoint is left in {workdir / kind}; what was damaged is in {workdir / 'damaged'}, "
-            "and the same command now begins at step 0"
+            f"no whole checkpoint is left in {workdir / kind}; the damaged ones are in {workdir / 'damaged'}, "
+            "and the same command now starts from step 0"
         )
 
 
 def _begin_again(workdir: Path) -> None:
-    """Put aside what a run without a state to go on from has earned: its best checkpoints, records and summary."""
+    """If no state is left to resume from, move the best checkpoints, records and summary to workdir/damaged/."""
     if saved_steps(workdir) or not (saved_steps(workdir, "best") or (workdir / "summary.json").exists()):
         return
     for name in ("best", "metrics.jsonl", "probes.jsonl", "summary.json"):
         if (workdir / name).exists():
-            print(f"nothing to go on from in {workdir / 'latest'}: {name} is now {_move(workdir, workdir / name)}")
+            print(f"nothing to resume from in {workdir / 'latest'}: {name} moved to {_move(workdir, workdir / name)}")
 
 
 def _move(workdir: Path, what: Path) -> Path:
@@ -168,7 +168,7 @@ def _move(workdir: Path, what: Path) -> Path:
 
 
 def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
-    """Of every saved step what is wrong with it, or None. Runs begun before there were seals may lack them."""
+    """What is wrong with each saved step, or None. Runs of versions without seals may lack them."""
     folders = {step: workdir / kind / str(step) for step in saved_steps(workdir, kind)}
     sealed = json.loads((workdir / "run.json").read_text()).get("sealed", False)
     unsealed = {step for step, folder in folders.items() if not sealed and seal.is_cut_off(folder)}
@@ -183,7 +183,7 @@ def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
 
 
 def _reserve(workdir: Path, tree: Any) -> None:
-    """Ask for the room that a save takes, and give it back: a refusal is quiet here and noisy halfway through.
+    """Reserve the disk space that a save needs, then free it: a full disk is one clean error here, many during a save.
 
     Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
     """
@@ -193,18 +193,18 @@ def _reserve(workdir: Path, tree: Any) -> None:
     try:
         with tempfile.TemporaryFile(dir=workdir) as file:
             if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
+                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _METADATA_BYTES)
     except OSError as error:
-        if error.errno in errors.MACHINE:  # others say that the file system cannot reserve
+        if error.errno in errors.MACHINE:  # other errors mean that the file system cannot reserve space
             raise UserError(_refusal(workdir, error.errno)) from None
 
 
 @contextlib.contextmanager
 def _one_line(workdir: Path) -> Iterator[None]:
-    """End the process in one line when the machine refuses halfway: Orbax leaves threads behind that would go on."""
+    """End the process with one line when the disk fails during a save: Orbax's threads would keep running."""
     try:
         yield
-    except Exception as error:  # Orbax and TensorStore have classes of their own for it, the number is in the text
+    except Exception as error:  # Orbax and TensorStore raise their own classes, with the error number in the text
         found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
         if found is None:
             raise
@@ -215,13 +215,13 @@ def _refusal(workdir: Path, code: int) -> str:
     if not workdir.exists():
         return f"{workdir} was removed while the run was in it; nothing more can be saved"
     return (
-        f"cannot save in {workdir}: {os.strerror(code)}; the checkpoints before are kept, and the same command "
+        f"cannot save in {workdir}: {os.strerror(code)}; earlier checkpoints are kept, and the same command "
         "goes on from them"
     )
 
 
 def _one_copy(tree: Any) -> Any:
-    """What is on every device of this only process, from the first; Orbax would cut it up to read a part from each."""
+    """With one process, the first device's copy of each array; Orbax would read a part of it from every device."""
     return tree if jax.process_count() > 1 else jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 

@@ -1,4 +1,4 @@
-"""A run's directory: what it says of itself, and whether a command may go on in it."""
+"""A run's directory: the files that describe the run, its lock, and whether a command may resume it."""
 
 import contextlib
 import fcntl
@@ -24,13 +24,13 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import goes_on
 
-# Fields that change where or how often, but no result.
-_FREE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
+# Fields that may differ when a run resumes: they change no result.
+_CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
-    """Make the directory of a new run, or check that an old one is of the same config and data.
+    """Make the directory of a new run, or check that an existing one has the same config and data.
 
     Raises: UserError listing what differs, or when the config does not fit the data or the devices.
     """
@@ -47,7 +47,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
             write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
             write(workdir / "config.json", configs.to_json(config))
         else:
-            raise UserError(f"{workdir} is not the directory that process 0 has made; all processes must see the same")
+            raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
 
 
 def _make(workdir: Path) -> None:
@@ -70,7 +70,7 @@ def _make(workdir: Path) -> None:
 def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     old_config, old_facts = read_run(workdir)
     old, new = configs.flatten(old_config), configs.flatten(config)
-    differing = [k for k in sorted(old | new) if k not in _FREE and old.get(k) != new.get(k)]
+    differing = [k for k in sorted(old | new) if k not in _CHANGEABLE and old.get(k) != new.get(k)]
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
         raise UserError(
@@ -97,11 +97,11 @@ def _say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Hold a run directory; the system lets go of it when the process ends, however it ends.
+    """Lock a run directory; the system releases the lock when the process ends, even by a crash.
 
     Raises: RunFailed when another process holds it.
     """
-    if not processes.is_first():  # the first one holds it for all
+    if not processes.is_first():  # process 0 holds it for all
         yield
         return
     with open(workdir / ".lock", "a") as file:
@@ -120,15 +120,15 @@ def read_run(
     """(config, facts) of a run directory.
 
     Args:
-      overrides: may say where its data lie now.
-      own: the config file that made it, for a run with a network or data of its own.
+      overrides: values by field, e.g. where the data are now.
+      own: the config file that made the run, if it defines its own network or data.
 
-    Raises: UserError when it is none, or an override or file would make it another run.
+    Raises: UserError when workdir is not a run directory, or overrides or own would change the run.
     """
     for field in overrides:
-        if field not in _FREE:
+        if field not in _CHANGEABLE:
             raise UserError(
-                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_FREE))} can change"
+                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_CHANGEABLE))} can change"
             )
     try:
         config = configs.from_json((workdir / "config.json").read_text())
@@ -148,7 +148,7 @@ def read_facts(workdir: Path) -> dict[str, Any]:
 
 
 def _with_code(workdir: Path, config: Config, own: str | Path) -> Config:
-    """The run's config with the code of that file."""
+    """The run's config with the code of the file `own`."""
     given = configs.load(own)
     old, new = configs.flatten(config), configs.flatten(given)
     for part in ("model", "data"):
@@ -166,11 +166,11 @@ def _check_facts(facts: Any) -> None:
     names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])
     numbers = all(len(colour) == 3 and all(type(x) in (int, float) for x in colour) for colour in colours)
     if not names or not numbers or set(facts["fingerprint"]) != {"train", "validation", "test"}:
-        raise ValueError("fields are missing or of another kind")
+        raise ValueError("fields are missing or of the wrong type")
 
 
 def describe(data: dict[str, Dataset]) -> dict[str, Any]:
-    """What whoever gets the directory needs to know of the data."""
+    """The facts about the data that run.json keeps."""
     train = data["train"]
     return {
         "class_names": train.class_names,
@@ -182,7 +182,7 @@ def describe(data: dict[str, Dataset]) -> dict[str, Any]:
 
 
 def origin() -> dict[str, Any]:
-    """Versions, machine and git commit that make a run."""
+    """The versions, git commit and device that a run is made with."""
     here = Path(__file__).parent
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
     try:
@@ -191,7 +191,7 @@ def origin() -> dict[str, Any]:
         commit = None
     return {
         "vgg_jax": __version__,
-        "sealed": True,  # every checkpoint is; not so in runs of earlier versions
+        "sealed": True,  # every checkpoint has a seal, unlike in runs of earlier versions
         "commit": commit,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -206,13 +206,13 @@ def device() -> str:
 
 
 def devices(config: Config) -> str:
-    """'8 x NVIDIA H100', of 2 processes if there are several."""
+    """'8 x NVIDIA H100', or '8 x NVIDIA H100, 2 processes' if there are several."""
     count, processes = sharding.place(config).size, jax.process_count()
     return (f"{count} x " if count > 1 else "") + device() + (f", {processes} processes" if processes > 1 else "")
 
 
 def read_seconds(workdir: Path) -> float:
-    """How long a run had taken at its last save; 0.0 where nobody has written it."""
+    """Seconds that a run had taken at its last save; 0.0 if not recorded."""
     try:
         return float((workdir / "seconds.txt").read_text())
     except (FileNotFoundError, ValueError):
@@ -224,7 +224,7 @@ def write_seconds(workdir: Path, seconds: float) -> None:
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
-    """What a finished run wrote; None before that."""
+    """summary.json of a finished run; None before it finishes."""
     try:
         return json.loads((workdir / "summary.json").read_text())
     except (FileNotFoundError, ValueError):  # it can be made again
@@ -232,7 +232,7 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
 
 
 def drop_summary(workdir: Path) -> None:
-    """Before training goes on: the run is no longer finished."""
+    """Delete summary.json before a run resumes, since it is no longer finished."""
     if processes.is_first():
         (workdir / "summary.json").unlink(missing_ok=True)
 

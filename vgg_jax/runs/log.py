@@ -56,8 +56,8 @@ class Log(Lines):
 class _Board:
     """TensorBoard events, each on the disk when `write` returns.
 
-    tensorboardX's own SummaryWriter writes in a thread, which a full disk ends with a traceback, and
-    then the next calls wait for it forever.
+    tensorboardX's own SummaryWriter writes in a thread; when a full disk has ended that thread, later
+    calls wait for it forever.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -65,7 +65,7 @@ class _Board:
         self._events = EventsWriter(str(folder / "events"))
         restart = SessionLog(status=SessionLog.START)  # hides what a killed session wrote after this step
         self._events.write_event(Event(step=step + 1, wall_time=time.time(), session_log=restart))
-        self._events.flush()  # always, so that closing has nothing left to write that a full disk could refuse
+        self._events.flush()  # so that closing has nothing left to write, which a full disk could refuse
 
     def write(self, record: Record) -> None:
         for name, value in record.items():
@@ -102,7 +102,7 @@ def protocols(records: Sequence[Record]) -> dict[str, Record | None]:
     """The three test accuracies that must never be mixed.
 
     final: after the last epoch, no selection. best_test: the maximum over epochs, selected on the
-    test set itself; to compare with those who report it. selected: at the epoch with the best
+    test set itself; to compare with papers that report it. selected: at the epoch with the best
     held-out validation accuracy; None without a validation split.
     """
 

@@ -1,6 +1,6 @@
 """The training loop around the compiled chunks: progress, log points, checkpoints, stop signals.
 
-It trains one run, or several at once that differ in nothing but their seed, in one program.
+It trains one run, or several in one program that differ only in their seed.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ from vgg_jax.training.step import (
     zero_sums,
 )
 
-CHUNK_SECONDS = 2.0  # how long a chunk should take: as often the bar moves and a stop is heeded
+CHUNK_SECONDS = 2.0  # how long a chunk should take: the bar moves and stop signals are handled this often
 
 
 class Probe(NamedTuple):
-    """Something measured in training, every so many steps, before the step; goes to probes.jsonl.
+    """A measurement made in training before every `every`th step, recorded in probes.jsonl.
 
-    measure(state, images and labels of the whole training set on the device) -> what to record.
+    measure(state, images and labels of the whole training set on the device) -> the record's fields.
     """
 
     every: int
@@ -67,12 +67,12 @@ def fit_together(
 ) -> list[dict[str, Any]]:
     """`fit` for configs that differ only in their seed, all in one program, each in its own directory.
 
-    They go on from the newest step that all have saved.
+    They resume from the newest step that all have saved.
     """
     config, train, placement = configs[0], data["train"], sharding.place(configs[0])
     recipe = make_recipe(config, len(train.class_names), len(train))
     forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
-    # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt that falls into them.
+    # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt raised inside them.
     with stop_signals() as stop, contextlib.ExitStack() as stack:
         for workdir in workdirs:
             stack.enter_context(directory.lock(workdir))
@@ -98,7 +98,7 @@ def fit_together(
 
 
 class _Loop:
-    """What the loop holds between chunks besides the state, which has a leading axis if runs are several."""
+    """What the loop keeps between chunks, except the state, which has a leading axis if there are several runs."""
 
     def __init__(self, config: Config, data: dict[str, Dataset], recipe: Recipe, runs: list[Run], probe: Probe | None):
         self.config, self.data, self.recipe, self.runs, self.probe = config, data, recipe, runs, probe
@@ -143,7 +143,7 @@ class _Loop:
             raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", asked)
         summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, self._split(state))]
         if asked or stop:
-            raise Stopped(f"asked to stop when {where} was just finished", asked or stop[0])
+            raise Stopped(f"asked to stop, but {where} had just finished", asked or stop[0])
         return summaries
 
     def _say_what_begins(self, step: int) -> None:
@@ -162,7 +162,7 @@ class _Loop:
         return compiled
 
     def _agree(self, chunk: float, stop: list[int]) -> tuple[int, bool, int]:
-        """(steps of the next chunk, whether to save now, the signal to stop by or 0), the same in all processes."""
+        """(steps of the next chunk, whether to save now, the stop signal or 0), the same in all processes."""
         late = time.monotonic() - self.last_save > self.config.train.save_minutes * 60
         chunk, late, asked = processes.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
         return chunk, bool(late), asked
@@ -204,7 +204,7 @@ class _Loop:
         )
 
     def _log(self, state: TrainState, sums: Sequence[dict[str, Any]], progress: Progress) -> TrainState:
-        """A record of every run; returns the state with its sums at zero."""
+        """Write a record for every run; returns the state with its sums at zero."""
         timing = {"images_per_second": self.watch.speed(), "trained_together": len(self.runs)}
         states = self._split(state)
         for run, one, its_sums in zip(self.runs, states, sums):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vgg_jax.datasets.load import Dataset
 
-COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}  # told apart by the colour-blind
+COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}  # safe for colour-blind readers
 
 
 def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
@@ -49,10 +49,10 @@ def samples(images: Any, titles: Sequence[str], dataset: Dataset, file: Path) ->
 
 def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
     """A grid of images [N, H, W, 3], uint8 or in [0, 1], with a title each."""
-    columns, height = 8, 1.2  # of a cell; an image is 0.95 a side
+    columns, height = 8, 1.2  # images in a row, height of a cell; an image's sides are 0.95
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(columns * 1.4, rows * height * 1.4))
-    axis = figure.add_axes((0, 0, 1, 1))  # one for all: sixty take seconds to lay out
+    axis = figure.add_axes((0, 0, 1, 1))  # one for all images: sixty take seconds to lay out
     for i, (image, title) in enumerate(zip(images, titles)):
         left, top = i % columns, i // columns * height
         axis.imshow(image, interpolation="nearest", extent=(left, left + 0.95, top + 0.95, top))
@@ -63,13 +63,13 @@ def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
 
 
 def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
-    """As pyplot's, without its global state: a notebook's backend and figures stay as they are."""
+    """`pyplot.subplots` without global state: a notebook's backend and figures stay as they are."""
     figure = Figure(figsize=figsize, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
 def write(figure: Figure, file: Path) -> None:
-    """Whole or not at all: a picture is never left half written."""
+    """Write a picture's file in one piece, so that a crash leaves no half-written one."""
     partial = file.with_suffix(".partial.png")
     figure.savefig(partial, dpi=110)
     partial.replace(file)

@@ -1,4 +1,4 @@
-"""Where runs that train in one program can go on from together."""
+"""The step from which runs that train in one program can resume together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ Job = tuple[Config, Path]  # a run's config and its directory
 
 
 def in_step(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Groups of jobs that can go on together: they have a saved step in common, or none at all."""
+    """Groups of jobs that can resume together: they have a saved step in common, or no saved step."""
     groups: list[tuple[set[int], list[Job]]] = []
     for job in jobs:
         steps = saved_steps(job[1]) or {0}
@@ -27,7 +27,7 @@ def in_step(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def common_step(runs: Sequence[Run]) -> int:
-    """The newest step to go on from. A kill can leave one run a save ahead, or one saved once and one not yet."""
+    """The newest step that all runs can resume from. A kill can leave one run a save ahead of another."""
     saved = [run.checkpoints.steps() for run in runs]
     common = set.intersection(*(steps if len(steps) > 1 else steps | {0} for steps in saved))
     if not common:

@@ -24,7 +24,7 @@ from vgg_jax.training.step import Recipe, TrainState
 
 
 class Run:
-    """What one run holds besides its state. Open it, `restore`, then log and save; `close` in the end."""
+    """What one run holds besides its state. Create it, `restore`, then log and save; `close` in the end."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class Run:
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
         self.drawn = 0  # records in curves.png
-        self.seconds = 0.0  # that the sessions before this one took
+        self.seconds = 0.0  # taken by earlier sessions
 
     def restore(self, template: TrainState, step: int) -> TrainState:
-        """The state of that step, template at 0; the records after it are dropped."""
+        """The state saved at step, or template at step 0; drops later checkpoints and records."""
         self.checkpoints.drop_after(step)
         state = self.checkpoints.restore(template, step) if step else template
         self.log = Log(self.workdir, step)
@@ -74,7 +74,7 @@ class Run:
         record: Record = {
             "step": step,
             "epoch": step // self.recipe.steps_per_epoch,
-            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # of the last step taken
+            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # at the last step taken
             "train_loss": float(sums["loss"] / sums["count"]),
             "train_accuracy": float(sums["correct"] / sums["count"]),
         }
@@ -110,7 +110,7 @@ class Run:
         return scores(logits, test.labels)["accuracy"]
 
     def save(self, state: TrainState, seconds: float) -> None:
-        """The best first, so that no state is on the disk whose best is not; and how long the run has taken."""
+        """Save the best variables before the state, so that no state lacks its best; then seconds and curves.png."""
         if not _all_finite(state.variables):
             self._diverged(f"a parameter is not finite at step {int(state.step)}")
         if self.unsaved_best is not None:
@@ -132,7 +132,7 @@ class Run:
         summary = {
             "protocols": protocols(self.log.records),
             **views,
-            "train_accuracy": train_accuracy,  # in evaluation mode, of 10,000 images or all
+            "train_accuracy": train_accuracy,  # in evaluation mode, on at most 10,000 images
             **totals(self.recipe.model, self.config.data.image_size),
             "seconds": watch.total(),
             "compiled_share": watch.compiled_share(),

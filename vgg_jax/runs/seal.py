@@ -1,9 +1,9 @@
-"""Seals: SHA-256 sums beside a checkpoint's files, to know a whole checkpoint from a damaged one."""
+"""Seals: SHA-256 sums beside a checkpoint's files, which show whether it is damaged."""
 
 import hashlib
 from pathlib import Path
 
-NAME = "SHA256SUMS"  # as `sha256sum -c` reads it
+NAME = "SHA256SUMS"  # in the format that `sha256sum -c` reads
 
 
 def write(folder: Path) -> None:
@@ -14,7 +14,7 @@ def write(folder: Path) -> None:
 
 
 def fault(folder: Path) -> str | None:
-    """What is wrong with a sealed folder; None when every file is as it was."""
+    """What is wrong with a sealed folder; None when no file has changed."""
     try:
         text, now = (folder / NAME).read_text(), _sums(folder)
     except FileNotFoundError:

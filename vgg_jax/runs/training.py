@@ -13,7 +13,7 @@ from vgg_jax.training import processes
 
 
 def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = None) -> dict[str, Any]:
-    """Train, or go on, and say on the way what is trained on what; returns the summary.
+    """Train or resume, printing the network, data and devices; returns the summary.
 
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """

@@ -13,5 +13,5 @@ def directory() -> Path:
 
 
 def use() -> None:
-    """Have JAX keep what it compiles."""
+    """Make JAX cache its compiled programs there."""
     jax.config.update("jax_compilation_cache_dir", str(directory() / "xla"))

@@ -1,4 +1,4 @@
-"""What the values of a config may be, each by itself and together. Configs are flat here: {"train.epochs": 300}."""
+"""Checks of a config's values, each alone and in combination. Configs are flat here: {"train.epochs": 300}."""
 
 import ast
 import difflib
@@ -8,17 +8,17 @@ from typing import Any
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings.fields import FIELDS, STAGES, Field
 
-_FREE = ("own.", "code.")  # groups without declared fields: for a `get_model` of one's own, and where that is
+_UNDECLARED = ("own.", "code.")  # groups without declared fields: settings of a user's own code, and its file
 
 
 class MalformedError(UserError):
-    """A config has not just the fields there are."""
+    """A config has unknown fields or lacks some."""
 
 
 def check_values(flat: Mapping[str, Any]) -> None:
     """Raises: UserError naming the first field whose value cannot work."""
     for name, field in FIELDS.items():
-        if name in flat:  # those of the landscape study are only in its configs
+        if name in flat:  # the landscape fields are only in the landscape configs
             check_value(name, field, flat[name])
     _check_model(flat)
     _check_training(flat, micro_batches(flat["train.batch_size"], flat["train.micro_batch"]))
@@ -42,7 +42,7 @@ def check_value(name: str, field: Field, value: Any) -> None:
 
 
 def _is_whole(field: Field) -> bool:
-    """Whether it is a tuple of whole numbers."""
+    """Whether the field is a tuple of whole numbers."""
     return isinstance(field.default, tuple) and {type(x) for x in field.default} == {int}
 
 
@@ -65,7 +65,7 @@ def _check_model(flat: Mapping[str, Any]) -> None:
 
 def _check_training(flat: Mapping[str, Any], slices: int) -> None:
     if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
-        raise UserError("config.optimizer.learning_rate must be above 0 for muon, whose rest it trains")
+        raise UserError("config.optimizer.learning_rate must be above 0 for muon: it trains all but the convolutions")
     batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]
     if batch % slices:
         raise UserError(
@@ -75,13 +75,13 @@ def _check_training(flat: Mapping[str, Any], slices: int) -> None:
 
 
 def micro_batches(batch_size: int, micro_batch: int) -> int:
-    """Parts that a batch is cut into, each of at most micro_batch images; 1 without micro-batches (0)."""
+    """Number of micro-batches in a batch, each of at most micro_batch images; 1 if micro_batch is 0."""
     return -(-batch_size // micro_batch) if micro_batch else 1
 
 
 def check_fields(flat: Mapping[str, Any]) -> None:
     """Raises: MalformedError for a field that is missing or unknown."""
-    known, given = set(FIELDS), {field for field in flat if not field.startswith(_FREE)}
+    known, given = set(FIELDS), {field for field in flat if not field.startswith(_UNDECLARED)}
     if not any(field.startswith("landscape.") for field in flat):
         known = {field for field in known if not field.startswith("landscape.")}
     if unknown := sorted(given - known):
@@ -101,7 +101,7 @@ def parse(field: str, text: str, old: Any) -> Any:
     if isinstance(old, tuple) and isinstance(value, (int, float, list)) and not isinstance(value, bool):
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(str(value))  # inf where an int is too large
+        value = float(str(value))  # inf if the int is too large
     whole = field in FIELDS and _is_whole(FIELDS[field])
     allowed = (int,) if whole else (int, float)
     numbers = not isinstance(value, tuple) or all(type(v) in allowed for v in value)
@@ -119,6 +119,6 @@ def parse(field: str, text: str, old: Any) -> Any:
 def suggest(name: str, known: Any) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, 1, 0.6)
-    if not near:  # the right field in the wrong group
+    if not near:  # perhaps the right field in the wrong group
         near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,7 +1,7 @@
-"""A network or data of one's own: the functions `get_model` and `get_data` that a config file may define.
+"""Own networks and data: the functions `get_model` and `get_data` that a config file may define.
 
-A config stays plain data: its group `code` names the file and its SHA-256, and the functions are kept here by that.
-A run directory therefore never runs code by itself; whoever uses such a run gives the file again.
+A config stays plain data: its group `code` names the file and its SHA-256, under which the functions are kept here.
+A run directory therefore never runs code by itself; to use such a run, give the config file again.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from vgg_jax.console.errors import UserError
 
 
 class Code(NamedTuple):
-    """What a config file defines beside `get_config`."""
+    """The functions that a config file defines besides `get_config`."""
 
     get_model: Callable[[Any, int], Any] | None  # (config, number of classes) -> Linen module
     get_data: Callable[[Any], Any] | None  # (config) -> {"train", "validation", "test"}
@@ -23,7 +23,7 @@ _known: dict[str, Code] = {}
 
 
 def register(module: ModuleType, file: Path, sha256: str) -> dict[str, Any]:
-    """Keep a config file's functions; returns its group `code`, empty if it defines none."""
+    """Keep a config file's functions; returns its group `code`, empty if there are none."""
     code = Code(getattr(module, "get_model", None), getattr(module, "get_data", None))
     if not any(code):
         return {}
@@ -40,5 +40,5 @@ def of(config: Any) -> Code:
     if not group:
         return Code(None, None)
     if group.sha256 not in _known:
-        raise UserError(f"the network or the data of this run are made by {group.file}: give that file as --config")
+        raise UserError(f"the network or the data of this run come from {group.file}: give that file as --config")
     return _known[group.sha256]

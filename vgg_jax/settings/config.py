@@ -1,4 +1,4 @@
-"""Configs: load a file, apply overrides, check values. What is declared in `fields` is the schema."""
+"""Configs: load a file, apply overrides, check values. The declarations in `fields` are the schema."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from vgg_jax.settings.fields import FIELDS, Config, Data
 
 
 def default() -> ConfigDict:
-    """Every field at its default, but for those of the landscape study."""
+    """Every field at its default, without those of the landscape study."""
     config = ConfigDict({"seed": FIELDS["seed"].default})
     for name in dict.fromkeys(name.split(".")[0] for name in FIELDS if "." in name):
         if name != "landscape":
@@ -24,7 +24,7 @@ def default() -> ConfigDict:
 
 
 def group(name: str) -> ConfigDict:
-    """One group of fields at its defaults, as "landscape"."""
+    """One group of fields at its defaults, such as "landscape"."""
     return ConfigDict({f.split(".")[1]: field.default for f, field in FIELDS.items() if f.startswith(f"{name}.")})
 
 
@@ -33,7 +33,7 @@ def load(source: str | Path | ConfigDict | FrozenConfigDict, overrides: Mapping[
 
     Args:
       source: a shipped name ("bn_dropout"), a file with `get_config()`, or a ConfigDict.
-      overrides: {"train.epochs": 2}, each value typed or as the command line has it ("2").
+      overrides: {"train.epochs": 2}; a value may also be text, as on the command line ("2").
 
     Raises: UserError for a missing file, an unknown field or a value out of range.
     """
@@ -46,7 +46,7 @@ def load(source: str | Path | ConfigDict | FrozenConfigDict, overrides: Mapping[
 
 
 def _typed(config: ConfigDict | FrozenConfigDict) -> Config:
-    """The same object, as the type checker is to see it."""
+    """The same object, with the type that the type checker shall see."""
     return cast(Config, config)
 
 
@@ -55,7 +55,7 @@ def _untyped(config: Config) -> Any:
 
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """A checked copy of config with {"train.epochs": "1"} applied, each text as a value of its field's type."""
+    """A checked copy of config with {"train.epochs": "1"} applied, each text parsed as its field's type."""
     changed = ConfigDict(_untyped(config).to_dict())
     check_fields(flatten(_typed(changed)))
     for field, given in overrides.items():
@@ -68,7 +68,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
         old: Any = section[leaf]
         if isinstance(old, ConfigDict):
             raise UserError(
-                f"config.{field} is a group; set a field of it, as --config.{field}.{next(iter(old))}=VALUE"
+                f"config.{field} is a group; set one of its fields, e.g. --config.{field}.{next(iter(old))}=VALUE"
             )
         section[leaf] = parse(field, _text(given), old)
     check_values(flatten(_typed(changed)))
@@ -76,33 +76,33 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def _text(given: Any) -> str:
-    """An override as the command line would have it."""
+    """An override as text, as on the command line."""
     return os.fspath(given) if isinstance(given, (str, os.PathLike)) else repr(given)
 
 
 def with_code(config: Config, other: Config) -> Config:
-    """config with the functions of another one's file."""
+    """config with the functions of the file that other came from."""
     return _typed(FrozenConfigDict(_untyped(config).to_dict() | {"code": _untyped(other).code.to_dict()}))
 
 
 def without(config: Config, name: str) -> Config:
-    """config without that group."""
+    """config without the group called name."""
     return _typed(ConfigDict({key: value for key, value in _untyped(config).to_dict().items() if key != name}))
 
 
 def seeded(config: Config, n: int) -> list[Config]:
-    """The config with seeds config.seed, config.seed + 1, ..., n in all."""
+    """n copies of the config, with seeds config.seed, config.seed + 1, ..."""
     return [override(config, {"seed": str(config.seed + i)}) for i in range(n)]
 
 
 def from_json(text: str) -> Config:
-    """The config that `to_json` wrote, in this version or an earlier one."""
+    """The config that `to_json` wrote in this or an earlier version."""
     given = json.loads(text)
     for name, field in FIELDS.items():
         if field.before is not None:
             section, _, leaf = name.partition(".")
             given[section].setdefault(leaf, field.before)
-    if isinstance(given["augment"]["flip"], bool):  # a switch once
+    if isinstance(given["augment"]["flip"], bool):  # as in earlier versions
         given["augment"]["flip"] = "random" if given["augment"]["flip"] else "none"
     config = ConfigDict(given)
     for section in config.values():
@@ -129,12 +129,12 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def micro_batches(config: Config) -> int:
-    """Parts that a batch is cut into, each of at most config.train.micro_batch images; 1 without micro-batches."""
+    """Number of micro-batches in a batch, each of at most config.train.micro_batch images; 1 if that is 0."""
     return check.micro_batches(config.train.batch_size, config.train.micro_batch)
 
 
 def data_fields(overrides: Mapping[str, Any]) -> Data:
-    """The group `data` by itself, with {"name": "digits"} applied and checked.
+    """The group `data` alone, with overrides such as {"name": "digits"} applied and checked.
 
     Raises: UserError for an unknown field or a value out of range.
     """

@@ -1,4 +1,4 @@
-"""Config files: those that are shipped, and one's own."""
+"""Config files: the shipped ones and the user's own."""
 
 import contextlib
 import hashlib
@@ -14,18 +14,18 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings import code
 
-# Inside the package when it was installed from a wheel, beside it in a checkout.
+# configs/ is inside the package when installed from a wheel, beside it in a checkout.
 _PACKAGE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 
 
 def run(path: str | Path) -> ConfigDict:
-    """What a file's `get_config()` returns, with its own code, if it has any, in the group `code`.
+    """The config from a file's `get_config()`, with the file's own functions, if any, in the group `code`.
 
-    Raises: UserError when there is no such file, or it makes no config.
+    Raises: UserError when there is no such file, or it returns no config.
     """
     file = Path(path)
-    if not os.path.isfile(file):  # which, unlike Path.is_file, takes any name
+    if not os.path.isfile(file):  # unlike Path.is_file, it raises for no name
         if str(file.parent) in (".", "configs"):
             file = SHIPPED / (file.stem + ".py")
         if not os.path.isfile(file):
@@ -33,7 +33,7 @@ def run(path: str | Path) -> ConfigDict:
             raise UserError(f"no config file {path}; shipped ones are {names}")
     namesake = SHIPPED / file.name
     if namesake.is_file() and not namesake.samefile(file):
-        print(f"taking {file.absolute()}, not the shipped config of that name", file=sys.stderr)
+        print(f"using {file.absolute()}, not the shipped config with the same name", file=sys.stderr)
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
@@ -56,9 +56,9 @@ def run(path: str | Path) -> ConfigDict:
 
 @contextlib.contextmanager
 def _configs_are_shipped() -> Iterator[None]:
-    """Meanwhile `import configs.default` finds the shipped file, whatever other package is called configs.
+    """Within it, `import configs.default` finds the shipped file, even if another package is called configs.
 
-    What is not shipped is looked for in folders called configs on the path, as ever.
+    Other modules of configs are found in folders called configs on the path, as usual.
     """
 
     def forget() -> dict[str, types.ModuleType]:

@@ -1,4 +1,4 @@
-"""Every field in words, for `--help` and docs/fields.md, which `python -m vgg_jax.settings.help` writes."""
+"""All fields explained, for `--help` and docs/fields.md, which `python -m vgg_jax.settings.help` writes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,20 +7,20 @@ from vgg_jax.settings.fields import FIELDS, Field
 
 
 def listing() -> str:
-    """Every field with its default, meaning and choices, a line each."""
+    """Every field with its default, meaning and choices, one per line."""
     return "\n".join(f"  --config.{name}={_text(field.default)}  {_explained(field)}" for name, field in FIELDS.items())
 
 
 def markdown() -> str:
-    """The same as docs/fields.md."""
+    """The same listing as Markdown, for docs/fields.md."""
     rows = [f"| `{name}` | `{_text(field.default)}` | {_explained(field)} |" for name, field in FIELDS.items()]
     head = [
         "# Every field of a config",
         "",
-        "Written by `python -m vgg_jax.settings.help`. An overlay changes a few of them, the command line any, as",
-        '`--config.train.epochs=30`. An empty tuple, "" or 0 means none or off unless a line says otherwise. The',
-        "fields of `landscape` are only in the configs of `python -m vgg_jax.landscape`. A group `own` may hold what a",
-        "network or data of your own need.",
+        "Written by `python -m vgg_jax.settings.help`. An overlay changes a few of them; the command line can change",
+        'any, e.g. `--config.train.epochs=30`. An empty tuple, "" or 0 means none or off unless a line says otherwise.',
+        "The fields of `landscape` are only in the configs of `python -m vgg_jax.landscape`. A group `own` may hold",
+        "the settings of your own network or data.",
         "",
         "| field | default | meaning |",
         "|---|---|---|",

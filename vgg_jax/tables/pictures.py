@@ -10,7 +10,7 @@ from vgg_jax.runs.pictures import COLOURS, subplots, write
 
 
 def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
-    """A table's rows: ours at the final epoch and at the best, over seeds, beside the reported numbers."""
+    """A table's rows: our accuracy at the final and the best epoch, over seeds, beside the reported one."""
     rows = result["rows"]
     figure, axis = subplots(figsize=(9, 1.6 + 0.42 * len(rows)))
     marks = (("final", "o", COLOURS["train"], -0.12), ("best_test", "s", COLOURS["test"], 0.12))
@@ -36,7 +36,7 @@ def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
 
 
 def curves(result: dict[str, Any], file: Path) -> None:
-    """Train and test accuracy by epoch of every row, a thin line a seed."""
+    """Train and test accuracy by epoch of every row, one thin line per seed."""
     rows = [row for row in result["rows"] if row["runs"]]
     columns = min(4, len(rows))
     figure, axes = subplots(

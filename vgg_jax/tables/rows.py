@@ -1,4 +1,4 @@
-"""The tables of the two projects, with what they reported, and rows of one's own."""
+"""The rows of the two projects' tables, with the accuracies that the projects reported, and rows of your own."""
 
 import ast
 from pathlib import Path
@@ -8,8 +8,8 @@ from vgg_jax.settings import files
 
 
 class Row(NamedTuple):
-    config: str  # its name in configs/, or of its own file without .py
-    name: str  # the project's own
+    config: str  # the name of its file without .py
+    name: str  # the project's name for it
     what: str
     reported: float | None  # the project's accuracy in %, its best epoch on the test set
     own: Path | None = None  # a config file that is not shipped
@@ -55,4 +55,4 @@ TABLES = {
         Row("vgg_a_dropout_bn_res_leaky", "VGG_Dropout_BN_Res_Leaky", "residual blocks, slope 0.1", None),
     ),
 }
-OLD_NAMES = {"seed1": "project1", "seed2": "project2"}  # as the tables were once called
+OLD_NAMES = {"seed1": "project1", "seed2": "project2"}  # earlier names of the tables

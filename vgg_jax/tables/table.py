@@ -1,4 +1,4 @@
-"""What a folder of runs says about the rows of a table."""
+"""A table, filled in from a folder of runs."""
 
 import re
 import statistics
@@ -14,10 +14,10 @@ PROTOCOLS = ("final", "best_test", "selected")
 
 
 def collect(table: str, rows: Sequence[Row], workdir: Path) -> dict[str, Any]:
-    """All that the run directories workdir/<config>/seed<n> say, as results/<table>.json holds it.
+    """The contents of results/<table>.json, from the run directories workdir/<config>/seed<n>.
 
-    A run under way counts only where no seed of its row is finished. Accuracies are fractions, of the
-    test set but for train_accuracy.
+    An unfinished run counts only if no seed of its row is finished. Accuracies are fractions, on the
+    test set except for train_accuracy.
     """
     return {"table": table, "rows": [_row(row, workdir / row.config) for row in rows]}
 
@@ -58,16 +58,16 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
 
 
 def _seconds(records: Sequence[log.Record]) -> float:
-    """A run's share of the time that it and those trained together with it took."""
+    """A run's share of the time that it and the runs trained with it took."""
     ends = [0.0, *(r["seconds"] for r in records)]
     return sum((end - begin) / r.get("trained_together", 1) for begin, end, r in zip(ends, ends[1:], records))
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table as Markdown; a cell is empty where nothing was run."""
+    """The table as Markdown; cells without runs are empty."""
     head = (
         "row", "what it is", "reported (%)", "final (%)", "best on test (%)", "selected (%)",
-        "train - test", "epochs", "parameters", "multiply-adds", "seconds a seed",
+        "train - test", "epochs", "parameters", "multiply-adds", "seconds per seed",
     )  # fmt: skip
     lines = [_line(head), _line(["---"] * len(head))]
     for row in result["rows"]:
@@ -97,14 +97,14 @@ def caption(result: dict[str, Any]) -> str:
     reported = "; reported: the original project's best epoch on the test set" if reports else ""
     return (
         f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
-        f"on all test images{reported}. Epochs like 12 of 30: under "
-        "way, without a final accuracy. train - test: accuracy on training images (10,000 of them, in evaluation mode) "
-        "less the final one on test images, in points."
+        f"on all test images{reported}. Epochs like 12 of 30: unfinished, without a final accuracy. train - test: "
+        "accuracy on training images (10,000 of them, in evaluation mode) minus the final one on test images, in "
+        "percentage points."
     )
 
 
 def gaps(row: dict[str, Any]) -> list[float]:
-    """Train less test accuracy at the end of each finished run."""
+    """Train minus test accuracy at the end of each finished run."""
     return [
         run["train_accuracy"] - run["test_accuracy"]["final"]
         for run in row["runs"]
@@ -121,7 +121,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def _epochs(runs: Sequence[dict[str, Any]]) -> str:
-    """'30', or '12 of 30' under way."""
+    """'30', or '12 of 30' for unfinished runs."""
     said = {(run["curve"][-1][0], run["epochs"]) for run in runs}
     return ", ".join(str(total) if done == total else f"{done} of {total}" for done, total in sorted(said))
 

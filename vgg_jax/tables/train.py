@@ -22,7 +22,7 @@ from vgg_jax.tables.rows import Row
 
 
 def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str, str]) -> dict[str, list[Job]]:
-    """What there is to train, by row; every config is checked before anything is trained."""
+    """The jobs to train, by row; every config is checked before any training."""
     jobs = {}
     for row in rows:
         base = configs.load(row.file, overrides)
@@ -31,9 +31,9 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
 
 
 def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
-    """Train a row's seeds, as many of them in one program as stand at the same step and fit into memory.
+    """Train a row's seeds; those that share a saved step and fit into memory train in one program.
 
-    Returns: what went wrong with which of them.
+    Returns: an error line for each failed run.
     """
     unfinished = [job for job in jobs if not _finished(job[1])]
     return [failure for group in in_step(unfinished) for failure in _train_group(group, splits)]
@@ -47,7 +47,7 @@ def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     try:
         fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
         return []
-    except RunFailed as error:  # one of them
+    except RunFailed as error:  # one run of the group failed
         parts = [[job] for job in group]
         why = str(error)
     except jax.errors.JaxRuntimeError as error:
@@ -63,7 +63,7 @@ def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
 
 
 def train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
-    """Trains row after row; returns what failed, so that one run's divergence costs no other run."""
+    """Train row after row; returns the failures, so that one diverging run does not stop the others."""
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
     for config, workdir in [job for seeded in jobs.values() for job in seeded]:
         key = _source(config)
@@ -82,13 +82,13 @@ def train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
 
 
 def _source(config: Config) -> str:
-    """What tells the data of two configs apart."""
+    """A key that is equal for configs with the same data."""
     fields: Any = config.data
     return json.dumps(fields.to_dict())
 
 
 def write(result: dict[str, Any], text: str, results: Path) -> None:
-    """The table as JSON, Markdown and pictures."""
+    """Write the table as JSON, Markdown and pictures."""
     name = result["table"]
     (results / f"{name}.json").write_text(json.dumps(result) + "\n")
     (results / f"{name}.md").write_text(text)

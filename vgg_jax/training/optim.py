@@ -40,7 +40,7 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
 
 
 def warmup_epochs(config: Config) -> float:
-    """Epochs of warm-up: those of the config, or half of a run that they would fill."""
+    """Epochs of warm-up: the config's, or half of the run if they would fill it."""
     asked, epochs = config.schedule.warmup_epochs, config.train.epochs
     return asked if asked < epochs or config.schedule.name in ("one_cycle", "triangular") else epochs / 2
 
@@ -53,8 +53,8 @@ def goes_on(config: Config, longer: Config) -> bool:
 def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
 
-    muon trains the kernels of convolutions, without decay; everything else is then sgd's. bias_rate
-    multiplies the learning rate of every bias.
+    muon trains the convolution kernels, without decay, and sgd everything else. bias_rate multiplies
+    the learning rate of every bias.
     """
     c = config.optimizer
     mask = functools.partial(is_named, "kernel") if c.decay == "kernels" else None
@@ -75,7 +75,7 @@ def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTr
 def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Muon (Jordan 2024) on convolution kernels as matrices [9 C, O]; every update has spectral norm ~ 1.
 
-    The kernels' own norms are held at sqrt(O), so muon_rate is the share of them that a step turns.
+    Each kernel's norm is held at sqrt(O), so muon_rate is the size of a step relative to the kernel.
     """
     c = config.optimizer
     matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
@@ -89,7 +89,7 @@ def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformat
 
 
 def _hold_norm(update: Any, kernel: Any) -> jax.Array:
-    """The update that also brings a kernel [..., O] to norm sqrt(O) first."""
+    """The update plus a rescaling of the kernel [..., O] to norm sqrt(O)."""
     return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
 
 
@@ -98,7 +98,7 @@ def _is_filter(params: Any) -> Any:
 
 
 def is_named(name: str, params: Any) -> Any:
-    """A tree of bools: True for every leaf of that name, as "kernel", or "bias" (BatchNorm's too)."""
+    """A tree of bools: True for every leaf with that name, such as "kernel" or "bias" (BatchNorm's too)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, params)
 
 

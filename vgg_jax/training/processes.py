@@ -1,4 +1,4 @@
-"""Processes of a run: joining, agreeing, and ending when one is lost. The engine is `jax.distributed`."""
+"""Processes of a run: joining, agreeing, and ending when one is lost, by means of `jax.distributed`."""
 
 import contextlib
 import ctypes
@@ -18,8 +18,8 @@ from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
 from vgg_jax.training import sharding
 
-HEARTBEAT_SECONDS = 30  # of silence, after which a process is taken for lost
-WAIT_SECONDS = 3600  # at most, for process 0 to prepare the data
+HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as lost
+WAIT_SECONDS = 3600  # the longest wait for process 0 to prepare the data
 _LOST = "another process of this run is lost; start the same command again on all of them, and the run goes on"
 Result = TypeVar("Result")
 _BROKEN_LINK = ("Gloo", "NCCL", "closed by peer", "UNAVAILABLE", "coordination", "heartbeat", "Connection reset")
@@ -31,14 +31,14 @@ def is_first() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Until every process is here; a name serves once."""
-    if jax.process_count() > 1:  # naming them all has Orbax ask the coordinator; collectives would time out
+    """Wait until every process has called this with the same name; each name works once."""
+    if jax.process_count() > 1:  # given all process ids, Orbax asks the coordinator; collectives would time out
         everyone = set(range(jax.process_count()))
         ocp.multihost.sync_global_processes(f"vgg_jax_{name}", timeout=WAIT_SECONDS, processes=everyone)
 
 
 def in_turn(name: str, work: Callable[[], Result]) -> Result:
-    """What work returns, in process 0 first: the others find the files it has made."""
+    """Run work in process 0 first, so that the others find the files it made; returns its result."""
     if is_first():
         result = work()
         wait_for_all(name)
@@ -48,7 +48,7 @@ def in_turn(name: str, work: Callable[[], Result]) -> Result:
 
 
 def agree(*numbers: int) -> list[int]:
-    """The largest of every process's number, for each: what decides how a run goes on must be the same in all."""
+    """Each number's maximum over all processes, so that all of them decide the same."""
     if jax.process_count() == 1:
         return list(numbers)
     return [int(n) for n in multihost_utils.process_allgather(np.array(numbers, np.int32)).max(0)]
@@ -56,11 +56,11 @@ def agree(*numbers: int) -> list[int]:
 
 @contextlib.contextmanager
 def join(coordinator: str | None, count: int | None, index: int | None) -> Iterator[None]:
-    """Join the processes of a run: those that the flags name, or that JAX detects (Slurm, Open MPI, TPU).
+    """Join the processes of a run, which the flags describe or JAX detects (Slurm, Open MPI, TPU).
 
-    If one of them fails, it leaves without waiting, and the others end within a minute, with code 4.
+    A process that fails leaves without waiting, and the others end within a minute, with code 4.
 
-    Raises: UserError when they cannot be joined.
+    Raises: UserError when the processes cannot be joined.
     """
     _join(coordinator, count, index)
     sharding.devices()
@@ -81,7 +81,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> Itera
     except BaseException as error:
         _leave(error)
     finally:
-        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # on_abort ends with this function
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # on_abort is freed when this function returns
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def _silence() -> Iterator[None]:
 def _join(coordinator: str | None, count: int | None, index: int | None) -> None:
     asked = not (coordinator is None and count is None and index is None)
     if not asked and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
-        return  # a launcher's only process: JAX would give it one GPU of several
+        return  # the launcher started only this process: JAX would give it just one GPU
     try:
         jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handlers for SIGTERM
         jax.distributed.initialize(
@@ -114,7 +114,7 @@ def _join(coordinator: str | None, count: int | None, index: int | None) -> None
 
 
 def _leave(error: BaseException) -> None:
-    """End this process as the error says, without the farewell that would wait for the others."""
+    """End this process with the error's line and exit code, without JAX's shutdown, which waits for the others."""
     code, sys.stderr = 1, sys.__stderr__
     try:
         errors.run(lambda _: _throw(error), [])

@@ -1,7 +1,7 @@
 """Devices: where a run's arrays live.
 
-The engine is JAX's: `jit` over a mesh with one axis, `data`, that splits the batch and replicates everything else;
-`shard_map` over it where devices work alone (micro-batches, evaluation).
+JAX does the work: `jit` over a mesh with one axis, `data`, splits the batch and replicates everything else;
+`shard_map` over that mesh is for devices that work independently (micro-batches, evaluation).
 """
 
 import math
@@ -19,7 +19,7 @@ from vgg_jax.settings.fields import Config
 
 
 class Placement(NamedTuple):
-    """Where a run's arrays live: on a mesh, or without one on a single device, where nothing is to be done."""
+    """Where a run's arrays live: on a mesh of devices, or on a single device (None), which needs no sharding."""
 
     mesh: Mesh | None
 
@@ -29,21 +29,21 @@ class Placement(NamedTuple):
         return self.mesh.size if self.mesh else 1
 
     def jit(self, function: Callable[..., Any], **options: Any) -> Any:
-        """`jax.jit` with its results on all devices alike."""
+        """`jax.jit` with its results replicated on all devices."""
         return (
             jax.jit(function, **options) if self.mesh is None else jax.jit(function, out_shardings=self._all, **options)
         )
 
     def replicate(self, tree: Any) -> Any:
-        """A tree of arrays that every process has, on every device."""
+        """Copy a tree of arrays, which every process holds, to every device."""
         return jax.device_put(tree) if self.mesh is None else jax.tree.map(lambda x: self._place(x, self._all), tree)
 
     def split(self, batch: Any) -> Any:
-        """In a compiled function: the leading axis of a batch's arrays split over the devices."""
+        """In a compiled function: split the leading axis of a batch's arrays over the devices."""
         return batch if self.mesh is None else jax.lax.with_sharding_constraint(batch, self._split)
 
     def forward(self, function: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, Any], jax.Array]:
-        """function(variables, NumPy images [B, ...]) with the images split over the devices."""
+        """The same function(variables, NumPy images [B, ...]), with the images split over the devices."""
         if self.mesh is None:
             return function
         split = PartitionSpec("data")
@@ -51,7 +51,7 @@ class Placement(NamedTuple):
         return lambda variables, images: compiled(variables, self._place(images, self._split))
 
     def mean(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """In a compiled function: the mean over devices of function(shared, its part along parts' leading axis)."""
+        """In a compiled function: (shared, parts split along the leading axis) -> mean of function over devices."""
         if self.mesh is None:
             return function
         return self._each(
@@ -61,7 +61,7 @@ class Placement(NamedTuple):
         )
 
     def _each(self, function: Callable[..., Any], split: Any, joined: Any) -> Callable[..., Any]:
-        """function on each device's own part. What it scans over must not be split: XLA would gather it."""
+        """Run function on each device's own part. Inside jit, XLA would gather a sharded array to scan over it."""
         return jax.shard_map(function, mesh=self.mesh, in_specs=split, out_specs=joined, check_vma=False)
 
     @property
@@ -83,14 +83,14 @@ ONE_DEVICE = Placement(None)
 
 
 def place(config: Config) -> Placement:
-    """The devices of config.train, over which its batch must divide.
+    """The devices that config.train asks for.
 
-    Raises: UserError when there are not so many, or the batch does not.
+    Raises: UserError when there are fewer, or the batch does not divide among them.
     """
     found, wanted, batch = devices(), config.train.devices, config.train.batch_size
     n, alone = wanted or len(found), jax.process_count() == 1
     if n > len(found):
-        raise UserError(f"config.train.devices={n}, but JAX finds {len(found)}; 0 takes what there is")
+        raise UserError(f"config.train.devices={n}, but JAX finds {len(found)}; 0 uses all of them")
     if n < len(found) and not alone:
         raise UserError(f"config.train.devices={n}: several processes use all their {len(found)} devices; set it to 0")
     if batch % n:
@@ -115,10 +115,10 @@ def cores() -> int:
 
 
 def use_cores(config: Config, processes: int | None = None) -> None:
-    """Before JAX starts: make a device of each core, as far as micro-batches divide among them.
+    """Before JAX starts, make CPU cores devices, as many as the micro-batches divide among.
 
-    Each core then has micro-batches of its own and waits for the others once a step, not at each operation.
-    Among several processes, as the flags or Slurm count them, each takes its share.
+    Each core then has its own micro-batches and waits for the others once a step, not at each operation.
+    Several processes, counted by the flags or Slurm, share the micro-batches.
     """
     processes = processes or int(os.environ.get("SLURM_NTASKS", "1"))
     n = math.gcd(max(1, micro_batches(config) // processes), cores())
@@ -129,7 +129,7 @@ def use_cores(config: Config, processes: int | None = None) -> None:
 def devices() -> list[Any]:
     """The devices of all processes together.
 
-    Raises: UserError when JAX_PLATFORMS asks for a kind that JAX cannot find.
+    Raises: UserError when JAX_PLATFORMS asks for a platform that JAX cannot find.
     """
     try:
         return jax.devices()

@@ -28,10 +28,10 @@ class TrainState(struct.PyTreeNode):
       step: scalar int32, optimizer steps done.
       key: the run's PRNG key, never changed; all randomness is folded in from it and the step.
       params, batch_stats: the variables of `VGG`; batch_stats is {} without BatchNorm.
-      average: their moving average over steps, or {} when none is kept.
-      opt_state: of the optax optimizer.
-      sums: since the last log point: loss, correct and count (summed over examples), and bad_step,
-        the first step whose loss was not finite, or -1.
+      average: moving average over steps of params and batch_stats, or {} when none is kept.
+      opt_state: the optax optimizer's state.
+      sums: totals since the last log point: loss, correct and count (summed over examples), and
+        bad_step, the first step whose loss was not finite, or -1.
     """
 
     step: jax.Array
@@ -48,20 +48,20 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What is evaluated: the average, if one is kept."""
+        """The variables to evaluate: the average if one is kept, else the trained ones."""
         return self.average or self.trained
 
 
 class Recipe(NamedTuple):
-    """What a config says of training, as functions."""
+    """The training part of a config, as functions and numbers."""
 
     model: nn.Module
-    axis_name: str  # of a mapped axis to average over, or ""
+    axis_name: str  # a mapped axis to average over, or ""
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     loss: Callable[[jax.Array, jax.Array], jax.Array]
-    slices: int  # micro-batches that a batch is cut into
-    average: float
+    slices: int  # micro-batches in a batch
+    average: float  # decay of the moving average, or 0
     steps_per_epoch: int
     total_steps: int
 
@@ -76,13 +76,13 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
 
 
 def first_images(config: Config, dataset: Dataset) -> jax.Array:
-    """What a network is initialised with [N, H, W, 3]; but for a whitening layer only their size counts."""
+    """Images [N, H, W, 3] to initialise a network with; only a whitening layer uses more than their size."""
     enough = max(1, 5000 * 32**2 // dataset.images[0, :, :, 0].size) if config.model.whitening else 1
     return normalise(dataset.sample(enough).images, dataset.mean, dataset.std)
 
 
 def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array | np.ndarray = _NO_IMAGES) -> TrainState:
-    """The state before the first step, of `first_images`; vmap over seed for several at once."""
+    """The state before the first step. images: `first_images`; vmap over seed for several states at once."""
     key = jax.random.key(seed)
     variables = recipe.model.init(jax.random.fold_in(key, INIT), images, train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
@@ -131,9 +131,9 @@ def make_gradients(
 ) -> Callable[[Any, Any, Batch, jax.Array], tuple[Any, Any, dict[str, jax.Array]]]:
     """gradients(params, batch_stats, batch, dropout key) -> (mean gradients, new batch_stats, metrics).
 
-    A batch in slices: each device takes its own, one after the other, so that activations stay small and
-    devices meet once a step. BatchNorm's statistics are then those of a slice (Hoffer et al. 2017), and
-    move the running ones by their mean, once a step.
+    With micro-batches (slices), each device processes its own one after the other: activations stay small
+    and devices synchronise once a step. BatchNorm then normalises by each slice's statistics (ghost
+    BatchNorm, Hoffer et al. 2017); their mean updates the running statistics once a step.
     """
 
     def whole(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
@@ -167,7 +167,7 @@ def make_train_step(
     """train_step(state, {"image": [B, H, W, 3] float, "label": [B]}) -> (state, metrics).
 
     With the recipe's axis_name set, gradients, BatchNorm statistics and metrics are averaged over
-    that mapped axis, so the step runs under `pmap` as it is.
+    that mapped axis, so the same step runs under `pmap`.
     """
     axis, gradients = recipe.axis_name, make_gradients(recipe, placement)
 
@@ -207,9 +207,9 @@ def make_train_chunk(
 ) -> Callable[[TrainState, Batch, jax.typing.ArrayLike], TrainState]:
     """train_chunk(state, data, n) -> the state n steps on, all within one epoch.
 
-    n is an argument, not a constant: one compiled program serves chunks of any length, and where
-    they are cut changes no number. data is {"image": [N, H, W, 3] uint8, "label": [N]}. Each batch
-    is split over the devices of placement; what is drawn at random does not depend on them.
+    n is an argument, not a constant: one compiled program serves chunks of any length, which does
+    not change the results. data is {"image": [N, H, W, 3] uint8, "label": [N]}. Each batch is split
+    over the devices of placement; random draws do not depend on them.
     """
     train_step = make_train_step(recipe, placement)
     get_batch = make_get_batch(config, dataset)
@@ -227,10 +227,10 @@ def make_train_chunk(
 
 
 def together(function: Callable[[Any], Any], many: Any) -> Any:
-    """function of each entry along the leading axis of a tree, all in one program.
+    """Apply function to each entry along the leading axis of a tree, in one program.
 
-    By `vmap`; on a CPU one after the other (`lax.map`), since batched matrix products are no faster
-    there (0.8 to 1.0 times). Either may round otherwise than a run of its own.
+    `vmap`; on a CPU one entry after the other (`lax.map`), since batched matrix products are no
+    faster there (0.8 to 1.0 times). Either may round differently from a separate run.
     """
     if jax.default_backend() == "cpu":
         return lax.map(function, many)
