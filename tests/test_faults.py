@@ -40,8 +40,7 @@ def flip(file):
 
 
 def newest(run, kind="latest"):
-    before, last = sorted((p for p in (run / kind).iterdir()), key=lambda p: int(p.name))
-    return before, last
+    return sorted((p for p in (run / kind).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
@@ -65,6 +64,36 @@ def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, ru
         ]
         shutil.rmtree(run / "damaged")
         shutil.copytree(finished_run / "latest" / last.name, last)
+    assert seal.fault(last) is None
+
+
+def test_strangers_in_a_checkpoint_are_ignored(run, capsys):
+    """A file browser's, NFS's and an editor's files, some there when it was sealed and gone since."""
+    for folder in (*newest(run), *newest(run, "best")[-1:]):
+        for place in (folder.parent, folder, folder / "variables"):
+            for name in (".DS_Store", ".nfs0001", "_METADATA~", "notes.txt"):
+                (place / name).write_text("stray")
+    before, last = newest(run)
+    (before / ".nfs0002").write_text("")
+    seal.write(before)
+    for name in (".nfs0002", ".DS_Store"):
+        (before / name).unlink()
+    evaluate.main(["--workdir", str(run)])
+    main.main(arguments(run))
+    told = capsys.readouterr()
+    assert f"(step {last.name})" in told.out and "already finished" in told.out
+    assert "damaged" not in told.out + told.err and not (run / "damaged").exists()
+
+
+def test_a_seal_cut_short_is_damage(run):
+    """At any byte: also where a line ends, and the files that are named no more look like strangers."""
+    last = newest(run)[1]
+    whole = (last / seal.NAME).read_bytes()
+    ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]
+    for length in [*range(10), *ends, *(end + 1 for end in ends[:-1])]:
+        (last / seal.NAME).write_bytes(whole[:length])
+        assert seal.fault(last), length
+    (last / seal.NAME).write_bytes(whole.partition(b"\n")[2])  # of an earlier version, which did not count
     assert seal.fault(last) is None
 
 
