@@ -15,7 +15,7 @@ from test_resume import contents
 from vgg_jax import evaluate, main
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
-from vgg_jax.runs import checkpoint, seal
+from vgg_jax.runs import checkpoint, damage, seal
 
 SAVING = SMALL | {"train.save_minutes": "0"}
 
@@ -93,7 +93,7 @@ def test_a_seal_cut_short_is_damage(run):
     for length in [*range(10), *ends, *(end + 1 for end in ends[:-1])]:
         (last / seal.NAME).write_bytes(whole[:length])
         assert seal.fault(last), length
-    (last / seal.NAME).write_bytes(whole.partition(b"\n")[2])  # of an earlier version, which did not count
+    (last / seal.NAME).write_bytes(whole.partition(b"\n")[2])  # of an earlier version, which did not vouch for itself
     assert seal.fault(last) is None
 
 
@@ -128,6 +128,16 @@ def test_nothing_whole_is_left(run, capsys):
     (aside / "best_2").rename(aside / "best")
     for name, value in best.items():
         np.testing.assert_array_equal(value, contents(aside, ("best",))[name], err_msg=name)
+
+
+def test_what_is_put_aside_finds_a_name_though_some_was_removed(tmp_path):
+    def put_aside():
+        (tmp_path / "latest" / "5" / "variables").mkdir(parents=True)
+        return damage._move(tmp_path, tmp_path / "latest" / "5").name
+
+    assert [put_aside(), put_aside()] == ["latest_5_0", "latest_5_1"]
+    shutil.rmtree(tmp_path / "damaged" / "latest_5_0")
+    assert put_aside() == "latest_5_2"
 
 
 def test_a_run_of_before_there_were_seals(run, capsys):

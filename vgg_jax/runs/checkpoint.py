@@ -1,15 +1,12 @@
 """Checkpoints: the only file that knows Orbax.
 
 `latest/` holds the last two states, `best/` the variables with the best accuracy so far. They are two managers, because
-one that keeps the best deletes what is newer. A checkpoint is sealed once it is on the disk; one whose seal is missing
-or broken is put aside in `damaged/`, never deleted or used. So is what a run had earned, when no state is left.
+one that keeps the best deletes what is newer. A checkpoint is sealed once it is on the disk.
 """
 
 import contextlib
-import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +19,10 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from vgg_jax.console import errors
-from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.console.errors import UserError
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import seal
+from vgg_jax.runs.damage import begin_again, newest_whole, put_aside, saved_steps
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.processes import is_first, wait_for_all
 from vgg_jax.training.step import TrainState
@@ -42,8 +40,8 @@ class Checkpoints:
         self._workdir, self._folder = workdir, workdir / "latest"
         if is_first():
             for kind in ("best", "latest"):
-                _put_aside(workdir, kind)
-            _begin_again(workdir)
+                put_aside(workdir, kind)
+            begin_again(workdir)
         wait_for_all("checkpoints_checked")
         self._latest = _manager(self._folder, max_to_keep=2, cleanup_tmp_directories=True)
         self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
@@ -113,66 +111,10 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     model = make_model(config, num_classes)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(model, config.data.image_size))
     template = {"batch_stats": {}} | zeros
-    step = _newest_whole(workdir, which)
+    step = newest_whole(workdir, which)
     with _manager(folder) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
         return step, model, _read(folder, manager, step, args)["variables"]
-
-
-def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
-    """Steps with a checkpoint in a run directory."""
-    folder = workdir / which
-    return set(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else set()
-
-
-def _newest_whole(workdir: Path, which: str) -> int:
-    faults = _faults(workdir, which)
-    whole = max((step for step, fault in faults.items() if not fault), default=None)
-    if whole is None:
-        step = max(faults)
-        raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
-    for step in [step for step in faults if step > whole]:
-        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); taking step {whole}", file=sys.stderr)
-    return whole
-
-
-def _put_aside(workdir: Path, kind: str) -> None:
-    """Move what is damaged to workdir/damaged/."""
-    faults = _faults(workdir, kind)
-    whole = [step for step, fault in faults.items() if not fault]
-    lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
-    for step in sorted(step for step, fault in faults.items() if fault):
-        folder = workdir / kind / str(step)
-        print(f"{folder} is damaged ({faults[step]}); it is now {_move(workdir, folder)}", flush=True)
-    if kind == "latest" and lost and not whole:
-        raise RunFailed(
-            f"no whole checkpoint is left in {workdir / kind}; what was damaged is in {workdir / 'damaged'}, "
-            "and the same command now begins at step 0"
-        )
-
-
-def _begin_again(workdir: Path) -> None:
-    """Put aside what a run without a state to go on from has earned: its best checkpoints, records and summary."""
-    if saved_steps(workdir) or not (saved_steps(workdir, "best") or (workdir / "summary.json").exists()):
-        return
-    for name in ("best", "metrics.jsonl", "probes.jsonl", "summary.json"):
-        if (workdir / name).exists():
-            print(f"nothing to go on from in {workdir / 'latest'}: {name} is now {_move(workdir, workdir / name)}")
-
-
-def _move(workdir: Path, what: Path) -> Path:
-    """Move a part of a run to workdir/damaged/; returns where it is now."""
-    aside = workdir / "damaged"
-    aside.mkdir(exist_ok=True)
-    return what.rename(aside / "_".join((*what.relative_to(workdir).parts, str(len(list(aside.iterdir()))))))
-
-
-def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
-    """Of every saved step what is wrong with it, or None. Runs begun before there were seals may lack them."""
-    folders = {step: workdir / kind / str(step) for step in saved_steps(workdir, kind)}
-    sealed = json.loads((workdir / "run.json").read_text()).get("sealed", False)
-    unsealed = {step for step, folder in folders.items() if not sealed and seal.is_cut_off(folder)}
-    return {step: None if step in unsealed else seal.fault(folder) for step, folder in folders.items()}
 
 
 def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
