@@ -47,6 +47,7 @@ class Checkpoints:
         self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
+        self.ending = ""  # why the run is about to end, to be said where a save is refused
 
     def save_latest(self, state: TrainState) -> None:
         """In the background, once the one before is on the disk."""
@@ -55,21 +56,27 @@ class Checkpoints:
             return
         self.wait()
         args = {name: ocp.args.StandardSave(tree) for name, tree in _one_copy(_items(state)).items()}
-        _reserve(self._workdir, state)
-        with _one_line(self._workdir):
+        self._reserve(state)
+        with self._one_line():
             self._latest.save(step, args=ocp.args.Composite(**args))
         self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
 
     def save_best(self, step: int, variables: Any) -> None:
         """On the disk when it returns, so that no later `save_latest` can get ahead of it."""
-        _reserve(self._workdir, variables)
-        with _one_line(self._workdir):
-            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
+        self._reserve(variables)
+        with self._one_line():
+            self._best.wait_until_finished()
+            if self._best.latest_step() != step:  # else a save that was interrupted before its seal
+                self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
             _finish(self._best, self._workdir / "best" / str(step))
 
     def steps(self) -> set[int]:
         """Those whose state can be restored."""
         return set(self._latest.all_steps())
+
+    def best_step(self) -> int | None:
+        """Of the best variables that are on the disk."""
+        return self._best.latest_step()
 
     def restore(self, template: TrainState, step: int) -> TrainState:
         """The state of that step, in the shape of template."""
@@ -90,7 +97,7 @@ class Checkpoints:
         """Until everything saved is on the disk and sealed."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            with _one_line(self._workdir):
+            with self._one_line():
                 saving.result()
 
     def close(self) -> None:
@@ -98,6 +105,41 @@ class Checkpoints:
         self._background.shutdown()
         self._latest.close()
         self._best.close()
+
+    def _reserve(self, tree: Any) -> None:
+        """Ask for the room that a save takes, and give it back: a refusal is quiet here and noisy halfway through.
+
+        Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
+        """
+        if not is_first():
+            return
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        try:
+            with tempfile.TemporaryFile(dir=self._workdir) as file:
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
+        except OSError as error:
+            if error.errno in errors.MACHINE:  # others say that the file system cannot reserve
+                raise UserError(self._refusal(error.errno)) from None
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """End the process in one line when the machine refuses halfway: Orbax leaves threads that would go on."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore have classes of their own for it, the number is in the text
+            found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
+            if found is None:
+                raise
+            errors.give_up(self._refusal(int(found[1])))
+
+    def _refusal(self, code: int) -> str:
+        if not self._workdir.exists():
+            return f"{self.ending}{self._workdir} was removed while the run was in it; nothing more can be saved"
+        return (
+            f"{self.ending}cannot save in {self._workdir}: {os.strerror(code)}; the checkpoints before are kept, and "
+            "the same command goes on from them"
+        )
 
 
 def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, nn.Module, Any]:
@@ -122,44 +164,6 @@ def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
     manager.wait_until_finished()
     if is_first():
         seal.write(folder)
-
-
-def _reserve(workdir: Path, tree: Any) -> None:
-    """Ask for the room that a save takes, and give it back: a refusal is quiet here and noisy halfway through.
-
-    Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
-    """
-    if not is_first():
-        return
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-    try:
-        with tempfile.TemporaryFile(dir=workdir) as file:
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _OVERHEAD)
-    except OSError as error:
-        if error.errno in errors.MACHINE:  # others say that the file system cannot reserve
-            raise UserError(_refusal(workdir, error.errno)) from None
-
-
-@contextlib.contextmanager
-def _one_line(workdir: Path) -> Iterator[None]:
-    """End the process in one line when the machine refuses halfway: Orbax leaves threads behind that would go on."""
-    try:
-        yield
-    except Exception as error:  # Orbax and TensorStore have classes of their own for it, the number is in the text
-        found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
-        if found is None:
-            raise
-        errors.give_up(_refusal(workdir, int(found[1])))
-
-
-def _refusal(workdir: Path, code: int) -> str:
-    if not workdir.exists():
-        return f"{workdir} was removed while the run was in it; nothing more can be saved"
-    return (
-        f"cannot save in {workdir}: {os.strerror(code)}; the checkpoints before are kept, and the same command "
-        "goes on from them"
-    )
 
 
 def _one_copy(tree: Any) -> Any:
