@@ -1,12 +1,14 @@
 """Whatever ends a run, what it has earned is on the disk."""
 
 import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import pytest
 from small import SMALL, config
 
+from vgg_jax.console import errors
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import load
 from vgg_jax.evaluation import trained
@@ -100,6 +102,27 @@ def test_another_end(error, train, tmp_path):
     with pytest.raises(error if isinstance(error, type) else type(error)):
         train(end)
     assert holds_the_best(tmp_path / "0")
+
+
+def test_best_is_judged_against_what_best_holds(train, tmp_path, capsys):
+    """The second epoch's checkpoint is damaged; the third is better than what is left, the fourth is not."""
+
+    def stop(state):
+        if int(state.step) == BEST:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return state
+
+    with pytest.raises(errors.Stopped):
+        train(stop)
+    workdir = tmp_path / "0"
+    trained.load(workdir, "best")
+    assert "holds step" not in capsys.readouterr().err
+    next((workdir / "best" / str(BEST) / "variables").glob("manifest*")).unlink()
+    train(lambda state: state)
+    assert "is damaged" in capsys.readouterr().out
+    found = trained.load(workdir, "best").evaluate("validation")
+    assert found["step"] == 15 and found["chosen_on"] == "validation"
+    assert f"holds step 15, not the best epoch on validation images: that of step {BEST} is" in capsys.readouterr().err
 
 
 def test_a_probe_that_fails(train, tmp_path):

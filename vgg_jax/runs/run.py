@@ -52,7 +52,8 @@ class Run:
         state = self.checkpoints.restore(template, step) if step else template
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
-        self.best = max((r[self.criterion] for r in self.log.records), default=-1.0)
+        held = self.checkpoints.best_step()  # an earlier one, or none, where the best epoch's was damaged
+        self.best = next((r[self.criterion] for r in self.log.records if r["step"] == held), -1.0)
         recorded = [r["seconds"] for r in self.log.records]
         self.seconds = max(directory.read_seconds(self.workdir), *recorded[-1:], 0.0) if step else 0.0
         return state
