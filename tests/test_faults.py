@@ -15,7 +15,7 @@ from test_resume import contents
 from vgg_jax import evaluate, main
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
-from vgg_jax.runs import checkpoint, seal
+from vgg_jax.runs import checkpoint, damage, seal
 
 SAVING = SMALL | {"train.save_minutes": "0"}
 
@@ -40,8 +40,7 @@ def flip(file):
 
 
 def newest(run, kind="latest"):
-    before, last = sorted((p for p in (run / kind).iterdir()), key=lambda p: int(p.name))
-    return before, last
+    return sorted((p for p in (run / kind).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
@@ -65,6 +64,36 @@ def test_every_damaged_file_is_found_and_the_checkpoint_before_serves(damage, ru
         ]
         shutil.rmtree(run / "damaged")
         shutil.copytree(finished_run / "latest" / last.name, last)
+    assert seal.fault(last) is None
+
+
+def test_strangers_in_a_checkpoint_are_ignored(run, capsys):
+    """A file browser's, NFS's and an editor's files, some there when it was sealed and gone since."""
+    for folder in (*newest(run), *newest(run, "best")[-1:]):
+        for place in (folder.parent, folder, folder / "variables"):
+            for name in (".DS_Store", ".nfs0001", "_METADATA~", "notes.txt"):
+                (place / name).write_text("stray")
+    before, last = newest(run)
+    (before / ".nfs0002").write_text("")
+    seal.write(before)
+    for name in (".nfs0002", ".DS_Store"):
+        (before / name).unlink()
+    evaluate.main(["--workdir", str(run)])
+    main.main(arguments(run))
+    told = capsys.readouterr()
+    assert f"(step {last.name})" in told.out and "already finished" in told.out
+    assert "damaged" not in told.out + told.err and not (run / "damaged").exists()
+
+
+def test_a_seal_cut_short_is_damage(run):
+    """At any byte: also where a line ends, and the files that are named no more look like strangers."""
+    last = newest(run)[1]
+    whole = (last / seal.NAME).read_bytes()
+    ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]
+    for length in [*range(10), *ends, *(end + 1 for end in ends[:-1])]:
+        (last / seal.NAME).write_bytes(whole[:length])
+        assert seal.fault(last), length
+    (last / seal.NAME).write_bytes(whole.partition(b"\n")[2])  # of an earlier version, which did not vouch for itself
     assert seal.fault(last) is None
 
 
@@ -94,11 +123,21 @@ def test_nothing_whole_is_left(run, capsys):
     best, records = contents(run, ("best",)), (run / "metrics.jsonl").read_text()
     main.main(arguments(run))
     out = capsys.readouterr().out
-    assert "started at step 0" in out and f"best is now {aside / 'best_2'}" in out
+    assert "started at step 0" in out and f"best moved to {aside / 'best_2'}" in out
     assert (aside / "metrics.jsonl_3").read_text() == records and (aside / "summary.json_4").exists()
     (aside / "best_2").rename(aside / "best")
     for name, value in best.items():
         np.testing.assert_array_equal(value, contents(aside, ("best",))[name], err_msg=name)
+
+
+def test_what_is_put_aside_finds_a_name_though_some_was_removed(tmp_path):
+    def put_aside():
+        (tmp_path / "latest" / "5" / "variables").mkdir(parents=True)
+        return damage._move(tmp_path, tmp_path / "latest" / "5").name
+
+    assert [put_aside(), put_aside()] == ["latest_5_0", "latest_5_1"]
+    shutil.rmtree(tmp_path / "damaged" / "latest_5_0")
+    assert put_aside() == "latest_5_2"
 
 
 def test_a_run_of_before_there_were_seals(run, capsys):

@@ -26,7 +26,7 @@ from vgg_jax import describe
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets import archive, cifar, folder as folders, load as data
 from vgg_jax.model.forward import make_forward
-from vgg_jax.runs import checkpoint, directory as rundir, seal
+from vgg_jax.runs import checkpoint, damage, directory as rundir, seal
 from vgg_jax.settings import config as configs
 
 CASES = int(os.environ.get("VGG_JAX_CASES", "300" if ALL else "70"))
@@ -166,7 +166,7 @@ def a_checkpoint(scene, rng, there):
     """Any file of the newest checkpoint damaged: the previous one is used, or none."""
     run = Path(shutil.copytree(scene.run, there / "run"))
     which = ("latest", "best")[rng.integers(2)]
-    steps = sorted(checkpoint.saved_steps(run, which))
+    steps = sorted(damage.saved_steps(run, which))
     newest = run / which / str(steps[-1])
     files = sorted(p for p in newest.rglob("*") if p.is_file())
     damaged = files[rng.integers(len(files))]

@@ -16,7 +16,7 @@ from test_resume import contents, without_timing
 from vgg_jax import main, reproduce
 from vgg_jax.console.errors import RunFailed, Stopped, UserError
 from vgg_jax.runs import loop as fit
-from vgg_jax.runs.checkpoint import saved_steps
+from vgg_jax.runs.damage import saved_steps
 from vgg_jax.runs.log import read
 from vgg_jax.runs.run import Run
 from vgg_jax.settings import code

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +45,7 @@ class TrainedRun:
         self.model: nn.Module
         self.step, self.model, variables = load_model(workdir, checkpoint, config, len(self.class_names))
         self.variables = jax.device_put(variables)
+        self._chosen_on = self._find_chosen_on() if checkpoint == "best" else None
 
     def __repr__(self) -> str:
         return f"TrainedRun({str(self.workdir)!r}, {self.checkpoint} at step {self.step})"
@@ -92,10 +94,9 @@ class TrainedRun:
             raise UserError(
                 f"step {self.step} of {self.workdir} had diverged: its outputs are not finite; try --checkpoint best"
             )
-        chosen_on = "validation" if self.config.data.validation_size else "test"
         found = {
             "checkpoint": self.checkpoint,
-            "chosen_on": None if self.checkpoint == "latest" else chosen_on,
+            "chosen_on": self._chosen_on,
             "step": self.step,
             "split": name,
             "images": len(dataset),
@@ -130,6 +131,19 @@ class TrainedRun:
                 f"predict takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
             )
         return pictures
+
+    def _find_chosen_on(self) -> str:
+        """The split that chose the checkpoint; a word where metrics.jsonl knows a better epoch than best/ holds."""
+        found = log.protocols(self.metrics)
+        split = "validation" if found["selected"] or self.config.data.validation_size else "test"
+        best = found["selected"] or found["best_test"]
+        if best and best["step"] != self.step:
+            print(
+                f"{self.workdir / 'best'} holds step {self.step}, not the best epoch on {split} images: that of step "
+                f"{best['step']} is not saved yet, or was damaged",
+                file=sys.stderr,
+            )
+        return split
 
     @functools.cached_property
     def _forward(self) -> Forward:

@@ -1,15 +1,12 @@
 """Checkpoints: the only file that knows Orbax.
 
 `latest/` holds the last two states, `best/` the variables with the best accuracy so far. Each has its own manager,
-because one that keeps the best checkpoint deletes newer ones. A checkpoint is sealed once it is on the disk; one whose
-seal is missing or broken is moved to `damaged/`, never deleted or used. If no state is left, `best/` goes there too.
+because one that keeps the best checkpoint deletes newer ones. A checkpoint is sealed once it is on the disk.
 """
 
 import contextlib
-import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +19,10 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from vgg_jax.console import errors
-from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.console.errors import UserError
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import seal
+from vgg_jax.runs.damage import begin_again, newest_whole, put_aside, saved_steps
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.processes import is_first, wait_for_all
 from vgg_jax.training.step import TrainState
@@ -42,13 +40,14 @@ class Checkpoints:
         self._workdir, self._folder = workdir, workdir / "latest"
         if is_first():
             for kind in ("best", "latest"):
-                _put_aside(workdir, kind)
-            _begin_again(workdir)
+                put_aside(workdir, kind)
+            begin_again(workdir)
         wait_for_all("checkpoints_checked")
         self._latest = _manager(self._folder, max_to_keep=2, cleanup_tmp_directories=True)
         self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
+        self.ending = ""  # why the run is about to end, to be said where a save is refused
 
     def save_latest(self, state: TrainState) -> None:
         """Save in the background, after waiting for the previous save."""
@@ -57,21 +56,27 @@ class Checkpoints:
             return
         self.wait()
         args = {name: ocp.args.StandardSave(tree) for name, tree in _one_copy(_items(state)).items()}
-        _reserve(self._workdir, state)
-        with _one_line(self._workdir):
+        self._reserve(state)
+        with self._one_line():
             self._latest.save(step, args=ocp.args.Composite(**args))
         self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
 
     def save_best(self, step: int, variables: Any) -> None:
         """Save, and wait until it is on the disk, so that no later `save_latest` can finish first."""
-        _reserve(self._workdir, variables)
-        with _one_line(self._workdir):
-            self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
+        self._reserve(variables)
+        with self._one_line():
+            self._best.wait_until_finished()
+            if self._best.latest_step() != step:  # else a save that was interrupted before its seal
+                self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
             _finish(self._best, self._workdir / "best" / str(step))
 
     def steps(self) -> set[int]:
         """The steps whose state can be restored."""
         return set(self._latest.all_steps())
+
+    def best_step(self) -> int | None:
+        """Of the best variables that are on the disk."""
+        return self._best.latest_step()
 
     def restore(self, template: TrainState, step: int) -> TrainState:
         """The state saved at step, with the structure and shapes of template."""
@@ -92,7 +97,7 @@ class Checkpoints:
         """Wait until everything saved is on the disk and sealed."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            with _one_line(self._workdir):
+            with self._one_line():
                 saving.result()
 
     def close(self) -> None:
@@ -100,6 +105,41 @@ class Checkpoints:
         self._background.shutdown()
         self._latest.close()
         self._best.close()
+
+    def _reserve(self, tree: Any) -> None:
+        """Reserve the disk space that a save needs, then free it: a full disk gives one clean error here.
+
+        Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
+        """
+        if not is_first():
+            return
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        try:
+            with tempfile.TemporaryFile(dir=self._workdir) as file:
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(file.fileno(), 0, size + size // 16 + _METADATA_BYTES)
+        except OSError as error:
+            if error.errno in errors.MACHINE:  # other errors mean that the file system cannot reserve space
+                raise UserError(self._refusal(error.errno)) from None
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """End the process with one line when the disk fails during a save: Orbax's threads would keep running."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise their own classes, with the error number in the text
+            found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
+            if found is None:
+                raise
+            errors.give_up(self._refusal(int(found[1])))
+
+    def _refusal(self, code: int) -> str:
+        if not self._workdir.exists():
+            return f"{self.ending}{self._workdir} was removed while the run was in it; nothing more can be saved"
+        return (
+            f"{self.ending}cannot save in {self._workdir}: {os.strerror(code)}; earlier checkpoints are kept, and "
+            "the same command goes on from them"
+        )
 
 
 def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, nn.Module, Any]:
@@ -113,66 +153,10 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     model = make_model(config, num_classes)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(model, config.data.image_size))
     template = {"batch_stats": {}} | zeros
-    step = _newest_whole(workdir, which)
+    step = newest_whole(workdir, which)
     with _manager(folder) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
         return step, model, _read(folder, manager, step, args)["variables"]
-
-
-def saved_steps(workdir: Path, which: str = "latest") -> set[int]:
-    """Steps with a checkpoint in a run directory."""
-    folder = workdir / which
-    return set(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else set()
-
-
-def _newest_whole(workdir: Path, which: str) -> int:
-    faults = _faults(workdir, which)
-    whole = max((step for step, fault in faults.items() if not fault), default=None)
-    if whole is None:
-        step = max(faults)
-        raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
-    for step in [step for step in faults if step > whole]:
-        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); using step {whole}", file=sys.stderr)
-    return whole
-
-
-def _put_aside(workdir: Path, kind: str) -> None:
-    """Move damaged checkpoints to workdir/damaged/."""
-    faults = _faults(workdir, kind)
-    whole = [step for step, fault in faults.items() if not fault]
-    lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
-    for step in sorted(step for step, fault in faults.items() if fault):
-        folder = workdir / kind / str(step)
-        print(f"{folder} is damaged ({faults[step]}); moved to {_move(workdir, folder)}", flush=True)
-    if kind == "latest" and lost and not whole:
-        raise RunFailed(
-            f"no whole checkpoint is left in {workdir / kind}; the damaged ones are in {workdir / 'damaged'}, "
-            "and the same command now starts from step 0"
-        )
-
-
-def _begin_again(workdir: Path) -> None:
-    """If no state is left to resume from, move the best checkpoints, records and summary to workdir/damaged/."""
-    if saved_steps(workdir) or not (saved_steps(workdir, "best") or (workdir / "summary.json").exists()):
-        return
-    for name in ("best", "metrics.jsonl", "probes.jsonl", "summary.json"):
-        if (workdir / name).exists():
-            print(f"nothing to resume from in {workdir / 'latest'}: {name} moved to {_move(workdir, workdir / name)}")
-
-
-def _move(workdir: Path, what: Path) -> Path:
-    """Move a part of a run to workdir/damaged/; returns where it is now."""
-    aside = workdir / "damaged"
-    aside.mkdir(exist_ok=True)
-    return what.rename(aside / "_".join((*what.relative_to(workdir).parts, str(len(list(aside.iterdir()))))))
-
-
-def _faults(workdir: Path, kind: str) -> dict[int, str | None]:
-    """What is wrong with each saved step, or None. Runs of versions without seals may lack them."""
-    folders = {step: workdir / kind / str(step) for step in saved_steps(workdir, kind)}
-    sealed = json.loads((workdir / "run.json").read_text()).get("sealed", False)
-    unsealed = {step for step, folder in folders.items() if not sealed and seal.is_cut_off(folder)}
-    return {step: None if step in unsealed else seal.fault(folder) for step, folder in folders.items()}
 
 
 def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
@@ -180,44 +164,6 @@ def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
     manager.wait_until_finished()
     if is_first():
         seal.write(folder)
-
-
-def _reserve(workdir: Path, tree: Any) -> None:
-    """Reserve the disk space that a save needs, then free it: a full disk is one clean error here, many during a save.
-
-    Raises: UserError when the disk or the quota is full, read-only, or the directory is gone.
-    """
-    if not is_first():
-        return
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-    try:
-        with tempfile.TemporaryFile(dir=workdir) as file:
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, size + size // 16 + _METADATA_BYTES)
-    except OSError as error:
-        if error.errno in errors.MACHINE:  # other errors mean that the file system cannot reserve space
-            raise UserError(_refusal(workdir, error.errno)) from None
-
-
-@contextlib.contextmanager
-def _one_line(workdir: Path) -> Iterator[None]:
-    """End the process with one line when the disk fails during a save: Orbax's threads would keep running."""
-    try:
-        yield
-    except Exception as error:  # Orbax and TensorStore raise their own classes, with the error number in the text
-        found = re.search(r"(?:OS error|Errno) (\d+)", str(error))
-        if found is None:
-            raise
-        errors.give_up(_refusal(workdir, int(found[1])))
-
-
-def _refusal(workdir: Path, code: int) -> str:
-    if not workdir.exists():
-        return f"{workdir} was removed while the run was in it; nothing more can be saved"
-    return (
-        f"cannot save in {workdir}: {os.strerror(code)}; earlier checkpoints are kept, and the same command "
-        "goes on from them"
-    )
 
 
 def _one_copy(tree: Any) -> Any:

@@ -77,7 +77,7 @@ def fit_together(
         for workdir in workdirs:
             stack.enter_context(directory.lock(workdir))
         runs = [
-            stack.enter_context(contextlib.closing(Run(c, data, workdir, recipe, forward, placement)))
+            stack.enter_context(Run(c, data, workdir, recipe, forward, placement))
             for c, workdir in zip(configs, workdirs)
         ]
         step = common_step(runs)
@@ -185,10 +185,15 @@ class _Loop:
     def _measure(self, state: TrainState, on_device: Batch, step: int) -> None:
         if self.probe is None or step % self.probe.every:
             return
-        with self.watch("probe"):
-            for run, one in zip(self.runs, self._split(state)):
-                if not run.probes.records or run.probes.records[-1]["step"] < step:
-                    run.probes.write({"step": step} | self.probe.measure(one, on_device))
+        try:
+            with self.watch("probe"):
+                for run, one in zip(self.runs, self._split(state)):
+                    if not run.probes.records or run.probes.records[-1]["step"] < step:
+                        run.probes.write({"step": step} | self.probe.measure(one, on_device))
+        except BaseException:
+            with contextlib.suppress(Exception):  # the probe's own error is what is told
+                self._save(state)
+            raise
 
     def _is_log_point(self, step: int) -> bool:
         epoch, rest = divmod(step, self.recipe.steps_per_epoch)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_jax.console.errors import RunFailed
-from vgg_jax.runs.checkpoint import saved_steps
+from vgg_jax.runs.damage import saved_steps
 from vgg_jax.runs.run import Run
 from vgg_jax.settings.fields import Config
 

@@ -1,14 +1,15 @@
 """One run in its directory: evaluation at the log points, the best epoch, checkpoints, the summary."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from vgg_jax.console.errors import RunFailed
+from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.console.progress import Stopwatch, clock
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.forward import EVAL_BATCH, Forward, predict
@@ -24,7 +25,7 @@ from vgg_jax.training.step import Recipe, TrainState
 
 
 class Run:
-    """What one run holds besides its state. Create it, `restore`, then log and save; `close` in the end."""
+    """What one run holds besides its state. Use it in a `with`: `restore`, then log and save."""
 
     def __init__(
         self,
@@ -51,7 +52,8 @@ class Run:
         state = self.checkpoints.restore(template, step) if step else template
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
-        self.best = max((r[self.criterion] for r in self.log.records), default=-1.0)
+        held = self.checkpoints.best_step()  # an earlier one, or none, where the best epoch's was damaged
+        self.best = next((r[self.criterion] for r in self.log.records if r["step"] == held), -1.0)
         recorded = [r["seconds"] for r in self.log.records]
         self.seconds = max(directory.read_seconds(self.workdir), *recorded[-1:], 0.0) if step else 0.0
         return state
@@ -61,12 +63,28 @@ class Run:
         if sums["bad_step"] >= 0:
             self._diverged(f"the loss is not finite at step {sums['bad_step'] + 1}")
 
-    def _diverged(self, what: str) -> None:
-        step = max(self.checkpoints.steps(), default=None)
-        saved = (
-            f"the checkpoint of step {step} in {self.workdir} is kept" if step is not None else "nothing is saved yet"
-        )
-        raise RunFailed(f"{what}; {saved}. Try a lower --config.optimizer.learning_rate in another --workdir")
+    def _diverged(self, what: str) -> NoReturn:
+        advice = "Try a lower --config.optimizer.learning_rate in another --workdir"
+        self._rescue(f"{what}. {advice}")
+        steps = {"checkpoint": max(self.checkpoints.steps(), default=None), "best": self.checkpoints.best_step()}
+        kept = ", ".join(f"the {name} of step {step}" for name, step in steps.items() if step is not None)
+        raise RunFailed(f"{what}; {f'kept in {self.workdir}: {kept}' if kept else 'nothing is saved yet'}. {advice}")
+
+    def _rescue(self, ending: str) -> None:
+        """Before the run ends otherwise than by a save: have the best epoch and the curves on the disk.
+
+        Raises: UserError, which says first why the run ends, when that is refused.
+        """
+        self.checkpoints.ending = f"{ending}. Besides, "
+        self._save_best()
+        self.checkpoints.wait()
+        with contextlib.suppress(OSError):
+            self._draw_curves()
+
+    def _save_best(self) -> None:
+        if self.unsaved_best is not None:
+            self.checkpoints.save_best(*self.unsaved_best)
+            self.unsaved_best = None
 
     def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, timing: Record) -> str:
         """Evaluate, write a record, remember the best; returns the line to show."""
@@ -113,15 +131,16 @@ class Run:
         """Save the best variables before the state, so that no state lacks its best; then seconds and curves.png."""
         if not _all_finite(state.variables):
             self._diverged(f"a parameter is not finite at step {int(state.step)}")
-        if self.unsaved_best is not None:
-            self.checkpoints.save_best(*self.unsaved_best)
-            self.unsaved_best = None
+        self._save_best()
         self.checkpoints.save_latest(state)
         if is_first():
             directory.write_seconds(self.workdir, seconds)
-            if len(self.log.records) > self.drawn:
-                pictures.curves(self.log.records, self.workdir / "curves.png")
-                self.drawn = len(self.log.records)
+        self._draw_curves()
+
+    def _draw_curves(self) -> None:
+        if is_first() and len(self.log.records) > self.drawn:
+            pictures.curves(self.log.records, self.workdir / "curves.png")
+            self.drawn = len(self.log.records)
 
     def summarise(self, state: TrainState, watch: Stopwatch) -> dict[str, Any]:
         """Write summary.json; returns it."""
@@ -143,7 +162,15 @@ class Run:
             directory.write_summary(self.workdir, summary)
         return summary
 
-    def close(self) -> None:
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        """Close it; an error is what is told, whatever becomes of the last save."""
+        refused = isinstance(error, UserError) and not isinstance(error, RunFailed)  # by the disk, just now
+        if error and not refused and jax.process_count() == 1:  # else others may be gone, who would have to save too
+            with contextlib.suppress(Exception):
+                self._rescue(f"{type(error).__name__}: {error}")
         self.checkpoints.close()
         if hasattr(self, "log"):
             self.log.close()

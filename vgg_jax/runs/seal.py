@@ -1,4 +1,8 @@
-"""Seals: SHA-256 sums beside a checkpoint's files, which show whether it is damaged."""
+"""Seals: SHA-256 sums beside a checkpoint's files, which show whether it is damaged.
+
+A seal vouches for the files that it names, and for itself. Others (an editor's backup, what a file browser leaves) are
+no part of a checkpoint.
+"""
 
 import hashlib
 from pathlib import Path
@@ -8,27 +12,28 @@ NAME = "SHA256SUMS"  # in the format that `sha256sum -c` reads
 
 def write(folder: Path) -> None:
     """Seal a folder whose files are complete."""
+    lines = "".join(f"{_digest(file)}  {name}\n" for name, file in _files(folder).items())
     partial = folder.parent / f".{folder.name}.{NAME}"
-    partial.write_text(_text(_sums(folder)))
+    partial.write_bytes((_comment(lines) + lines).encode())
     partial.replace(folder / NAME)
 
 
 def fault(folder: Path) -> str | None:
-    """What is wrong with a sealed folder; None when no file has changed."""
+    """What is wrong with a sealed folder; None when no file that the seal names has changed."""
     try:
-        text, now = (folder / NAME).read_text(), _sums(folder)
+        text, files = (folder / NAME).read_bytes().decode(), _files(folder)
+        lines = text.partition("\n")[2] if text.startswith("#") else text  # not in seals of earlier versions
+        if not lines.endswith("\n") or text not in (lines, _comment(lines) + lines):
+            return f"{NAME} has changed"
+        then = {name: digest for digest, _, name in (line.partition("  ") for line in lines.splitlines())}
+        if missing := [name for name in then if name not in files and not _is_hidden(Path(name))]:
+            return f"{missing[0]} is missing"
+        unlike = [name for name, file in files.items() if name in then and then[name] != _digest(file)]
+        return f"{unlike[0]} has changed" if unlike else None
     except FileNotFoundError:
         return f"no {NAME}, so its save was cut off"
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
-    if text == _text(now):
-        return None
-    then = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
-    if unlike := [name for name in sorted(then.keys() & now.keys()) if then[name] != now[name]]:
-        return f"{unlike[0]} has changed"
-    if missing := sorted(then.keys() - now.keys()):
-        return f"{missing[0]} is missing"
-    return f"{NAME} has changed"
 
 
 def of(folder: Path) -> str | None:
@@ -41,15 +46,21 @@ def is_cut_off(folder: Path) -> bool:
     return not (folder / NAME).exists()
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / NAME)
-    return {p.relative_to(folder).as_posix(): _digest(p) for p in files}
+def _comment(lines: str) -> str:
+    """The first line of a seal, which `sha256sum -c` skips: of what follows, since it could be cut short."""
+    return f"# {hashlib.sha256(lines.encode()).hexdigest()}  below\n"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Those of a checkpoint, by name. Hidden ones (.DS_Store, NFS's .nfs0001) come and go by themselves."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p != folder / NAME and not _is_hidden(p)]
+    return {p.relative_to(folder).as_posix(): p for p in sorted(files)}
+
+
+def _is_hidden(file: Path) -> bool:
+    return file.name.startswith(".")
 
 
 def _digest(file: Path) -> str:
     with open(file, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _text(sums: dict[str, str]) -> str:
-    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())

@@ -1,0 +1,145 @@
+"""Whatever ends a run, what it has earned is on the disk."""
+
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import pytest
+from small import SMALL, config
+
+from vgg_jax.console import errors
+from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.datasets.load import load
+from vgg_jax.evaluation import trained
+from vgg_jax.runs import checkpoint, directory, log, loop, run
+
+NEVER = SMALL | {"train.epochs": "4", "train.save_minutes": "1e6"}
+SCORES = (0.2, 0.9, 0.4, 0.3)  # on the held-out images; the second epoch is the best
+BEST = 2 * 160 // 32
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """train(of_log, probe): with so many seeds; of_log(state, sums) is called after a log point, for another state."""
+    evaluate, join = run.Run._evaluate, loop._Loop._log
+
+    def scored(self, state, split, dataset):
+        found = evaluate(self, state, split, dataset)
+        epoch = int(state.step) * 32 // 160
+        return found | {f"{split}_accuracy": SCORES[epoch - 1]} if split == "validation" else found
+
+    def start(after, seeds=1, probe=None):
+        def then(self, state, *rest):
+            return after(join(self, state, *rest))
+
+        c = config("quickstart", NEVER)
+        splits, configs = load(c), [config("quickstart", NEVER, seed=i) for i in range(seeds)]
+        workdirs = [tmp_path / str(i) for i in range(seeds)]
+        for one, workdir in zip(configs, workdirs):
+            directory.open_run(workdir, one, splits)
+        monkeypatch.setattr(run.Run, "_evaluate", scored)
+        monkeypatch.setattr(loop._Loop, "_log", then)
+        loop.fit_together(configs, splits, workdirs, probe)
+
+    return start
+
+
+def broken(state, epoch, seed=()):
+    """The state after that epoch with parameters that are NaN, of one seed if they are several."""
+    if int(state.step.max()) * 32 // 160 != epoch:
+        return state
+    return state.replace(params=jax.tree.map(lambda x: x.at[seed].set(jnp.nan), state.params))
+
+
+def holds_the_best(workdir):
+    found = trained.load(workdir, "best").evaluate("validation")
+    record = log.read(workdir)[1]
+    return found["step"] == BEST and found["cross_entropy"] == pytest.approx(record["validation_loss"], rel=1e-4)
+
+
+def test_divergence(train, tmp_path):
+    with pytest.raises(
+        RunFailed, match=f"not finite at step 16; kept in {tmp_path / '0'}: the best of step {BEST}. Try"
+    ):
+        train(lambda state: broken(state, 3))
+    assert holds_the_best(tmp_path / "0") and (tmp_path / "0" / "curves.png").exists()
+
+
+def test_divergence_of_one_seed(train, tmp_path):
+    with pytest.raises(RunFailed, match=f"kept in {tmp_path / '1'}: the best"):
+        train(lambda state: broken(state, 3, seed=1), seeds=2)
+    assert holds_the_best(tmp_path / "0") and holds_the_best(tmp_path / "1")
+
+
+@pytest.mark.parametrize("halfway", [False, True])
+def test_divergence_and_a_full_disk(halfway, train, tmp_path, monkeypatch):
+    """Both are told, the divergence first."""
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device") if not halfway else ValueError("OS error 28")
+
+    def fill(state):
+        if halfway:
+            monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", refuse)
+        else:
+            monkeypatch.setattr(os, "posix_fallocate", refuse)
+        return broken(state, 3)
+
+    with pytest.raises(UserError, match=r"^the loss is not finite at step 16\. .*learning_rate.* No space left on dev"):
+        train(fill)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), ZeroDivisionError])
+def test_another_end(error, train, tmp_path):
+    """A second signal, a disk with no room for a record, a bug."""
+
+    def end(state):
+        if int(state.step) > BEST:
+            raise error
+        return state
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        train(end)
+    assert holds_the_best(tmp_path / "0")
+
+
+def test_best_is_judged_against_what_best_holds(train, tmp_path, capsys):
+    """The second epoch's checkpoint is damaged; the third is better than what is left, the fourth is not."""
+
+    def stop(state):
+        if int(state.step) == BEST:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return state
+
+    with pytest.raises(errors.Stopped):
+        train(stop)
+    workdir = tmp_path / "0"
+    trained.load(workdir, "best")
+    assert "holds step" not in capsys.readouterr().err
+    next((workdir / "best" / str(BEST) / "variables").glob("manifest*")).unlink()
+    train(lambda state: state)
+    assert "is damaged" in capsys.readouterr().out
+    found = trained.load(workdir, "best").evaluate("validation")
+    assert found["step"] == 15 and found["chosen_on"] == "validation"
+    assert f"holds step 15, not the best epoch on validation images: that of step {BEST} is" in capsys.readouterr().err
+
+
+def test_a_probe_that_fails(train, tmp_path):
+    """The state before it is saved, and the run goes on from there to the end of an undisturbed one."""
+    records = []
+
+    def measure(state, _):
+        if int(state.step) == 18 and len(records) == 6:
+            raise ZeroDivisionError
+        records.append(int(state.step))
+        return {"x": 1.0}
+
+    probe = loop.Probe(3, measure)
+    with pytest.raises(ZeroDivisionError):
+        train(lambda state: state, probe=probe)
+    assert holds_the_best(tmp_path / "0")
+    records.clear()
+    train(lambda state: state, probe=probe)
+    assert records == [18]
+    assert [r["step"] for r in log.read_lines(tmp_path / "0" / "probes.jsonl")] == list(range(0, 20, 3))
