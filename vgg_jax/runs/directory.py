@@ -18,6 +18,7 @@ import jax
 from vgg_jax import __version__
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import Dataset
+from vgg_jax.runs import numerics
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError
 from vgg_jax.settings.fields import Config
@@ -73,6 +74,7 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     if differing:
         listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
         raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
+    numerics.check(workdir, old_facts.get("jax_settings", {}))
     _say_if_changed(workdir, old, new)
     if old_facts["fingerprint"] != facts["fingerprint"]:
         raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
@@ -153,7 +155,8 @@ def _check_facts(facts: Any) -> None:
     colours = [facts["mean"], facts["std"]]
     names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])
     numbers = all(len(colour) == 3 and all(type(x) in (int, float) for x in colour) for colour in colours)
-    if not names or not numbers or set(facts["fingerprint"]) != {"train", "validation", "test"}:
+    settings = isinstance(facts.get("jax_settings", {}), dict)
+    if not names or not numbers or not settings or set(facts["fingerprint"]) != {"train", "validation", "test"}:
         raise ValueError("fields are missing or of another kind")
 
 
@@ -183,6 +186,7 @@ def origin() -> dict[str, Any]:
         "commit": commit,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "jax_settings": numerics.settings(),
         "device": device(),
     }
 
