@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
         "--config": {"default": "configs/bn.py", "help": "the recipe that the sweeps start from"},
         "--out": {"default": "cost", "help": "files to write, without their endings"},
     })  # fmt: skip
-    from vgg_jax.runs import directory
+    from vgg_jax.runs import origin
 
     base = configs.load(given.config, {"train.micro_batch": "0"} | overrides)
     progress, sweeps = Progress(sum(map(len, SWEEPS.values())), "measuring", " points"), {}
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
             progress.say(f"{field}={value}: {sweeps[field][str(value)]}")
             progress.update(1)
     progress.close()
-    title = f"{Path(given.config).stem}, batch {base.train.batch_size} where not swept, {directory.device()}"
+    title = f"{Path(given.config).stem}, batch {base.train.batch_size} where not swept, {origin.device()}"
     Path(f"{given.out}.json").write_text(json.dumps({"title": title, "sweeps": sweeps}, indent=2) + "\n")
     draw(sweeps, title, Path(f"{given.out}.png"))
     print(f"wrote {given.out}.json and {given.out}.png")

@@ -24,7 +24,7 @@ PHASES = ("imports", "data", "compile", "train", "evaluate", "save", "other")
 def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
     """Time the stages of `vgg_jax.main`; the last printed line is JSON."""
     from vgg_jax.datasets import load as data
-    from vgg_jax.runs import directory
+    from vgg_jax.runs import directory, origin
     from vgg_jax.runs.loop import fit
     from vgg_jax.settings import cache, config as configs
     from vgg_jax.training import sharding
@@ -44,7 +44,7 @@ def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
     seconds["other"] = time.time() - begun - sum(seconds.values())
     batch = config.train.batch_size
     speed = len(splits["train"]) // batch * batch * config.train.epochs / seconds["train"]
-    print(json.dumps({"device": directory.device(), "images_per_second": round(speed, 1), "seconds": seconds}))
+    print(json.dumps({"device": origin.device(), "images_per_second": round(speed, 1), "seconds": seconds}))
 
 
 def measure(argv: Sequence[str], cache: str) -> dict:

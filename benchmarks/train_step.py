@@ -316,9 +316,9 @@ def main(argv: Sequence[str]) -> None:
     if given.worker:
         return _serve(given.worker, config)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves the GPU's memory to the workers
-    from vgg_jax.runs import directory
+    from vgg_jax.runs import origin
 
-    facts = {"config": given.config, **directory.origin(), **compare(config, argv, given.rounds)}
+    facts = {"config": given.config, **origin.describe(), **compare(config, argv, given.rounds)}
     print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")
     print(f"{'':<45}images/s  time/vgg_jax  of matmul peak  peak MiB  losses differ by")
     for name, row in facts["rows"].items():

@@ -194,6 +194,56 @@ def test_the_leaky_slope_reaches_every_activation(name, activations):
     assert "name=relu" not in program
 
 
+ONE_PIXEL = {"model.stages": "A", "model.pool": "first", "model.hidden": (), "model.batch_norm": "after"}
+
+
+@pytest.mark.parametrize(("name", "fields", "words"), [
+    ("bn", {"train.batch_size": 1}, "train.batch_size=1: BatchNorm after a dense layer .* smallest that works is 2$"),
+    ("bn", {"train.batch_size": 1, "train.micro_batch": 4}, "train.batch_size=1: .* smallest that works is 2$"),
+    ("bn", {"train.micro_batch": 1}, "train.micro_batch=1: .* smallest that works is 2$"),
+    ("bn", {"train.micro_batch": 1, "train.batch_size": 9}, "train.micro_batch=1: .* smallest that works is 3$"),
+    ("bn", {"train.micro_batch": 1, "train.batch_size": 7}, "train.micro_batch=1: .* smallest that works is 7$"),
+    ("speedrun", {"train.micro_batch": 1, "data.image_size": 8}, "on a map of one pixel .* smallest that works is 2$"),
+    ("bn", ONE_PIXEL | {"train.batch_size": 1}, "train.batch_size=1: BatchNorm on a map of one pixel"),
+    ("landscape", {"model.batch_norm_head": True, "train.batch_size": 1}, "after a dense layer"),  # it trains both
+    ("landscape", {"model.batch_norm_head": True, "landscape.images": 1, "landscape.surface_statistics": "batch"},
+     "config.landscape.images=1"),
+])  # fmt: skip
+def test_batch_norm_is_never_given_one_value_per_channel(name, fields, words):
+    with pytest.raises(UserError, match=words):
+        configs.load(name, fields)
+
+
+@pytest.mark.parametrize(("name", "fields"), [
+    ("bn", {"train.batch_size": 2}),
+    ("bn", {"train.batch_size": 9, "train.micro_batch": 3}),
+    ("plain", {"train.batch_size": 1}),
+    ("vgg_a_bn", {"train.batch_size": 1}),  # its last map has 2x2 pixels, its head no BatchNorm
+    ("bn", ONE_PIXEL | {"train.batch_size": 1, "data.image_size": 64}),
+    ("speedrun", {"train.micro_batch": 1}),
+    (ROOT / "examples" / "resnet.py", {"train.batch_size": 1}),
+    ("landscape", {"train.batch_size": 1, "landscape.images": 1}),
+])  # fmt: skip
+def test_a_batch_of_one_is_taken_where_its_map_has_more_values(name, fields):
+    configs.load(name, fields)
+
+
+def test_under_a_batch_norm_of_two_values_there_are_gradients_and_of_one_there_are_none():
+    model, images = VGG(stages="light", width=0.25, hidden=(8,), num_classes=4), dataset(2).images / 255
+    variables = model.init(jax.random.key(0), images)
+
+    @jax.jit
+    def gradients(images):
+        def loss(params):
+            given = {"params": params, "batch_stats": variables["batch_stats"]}
+            return (model.apply(given, images, train=True, mutable=["batch_stats"])[0] ** 2).sum()
+
+        return jax.grad(loss)(variables["params"])
+
+    one, two = (jnp.abs(gradients(images[:n])["conv2_1"]["kernel"]).max() for n in (1, 2))
+    assert one < 1e-6 < 1e-4 < two
+
+
 def test_json_round_trip():
     for name in NAMES:
         original = config(name, {})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from small import PYTHONPATH, QUICK, ROOT, SMALL, flags
@@ -138,6 +139,45 @@ def test_what_is_put_aside_finds_a_name_though_some_was_removed(tmp_path):
     assert [put_aside(), put_aside()] == ["latest_5_0", "latest_5_1"]
     shutil.rmtree(tmp_path / "damaged" / "latest_5_0")
     assert put_aside() == "latest_5_2"
+
+
+OTHERWISE = {
+    "jax_enable_x64": (True, "set JAX_ENABLE_X64=False (in Python: jax.config.update('jax_enable_x64', False))"),
+    "jax_default_matmul_precision": ("highest", "unset JAX_DEFAULT_MATMUL_PRECISION"),
+    "jax_default_prng_impl": ("rbg", "set JAX_DEFAULT_PRNG_IMPL=threefry2x32"),
+    "jax_threefry_partitionable": (False, "set JAX_THREEFRY_PARTITIONABLE=True"),
+    "jax_random_seed_offset": (7, "set JAX_RANDOM_SEED_OFFSET=0"),
+}
+
+
+@pytest.fixture(params=OTHERWISE)
+def otherwise(request):
+    """The name of a setting that is another one meanwhile."""
+    before = getattr(jax.config, request.param)
+    jax.config.update(request.param, OTHERWISE[request.param][0])
+    yield request.param
+    jax.config.update(request.param, before)
+
+
+def test_other_settings_of_jax_are_refused_by_name(otherwise, run, capsys):
+    """Each would make another run of the same config and seed; runs of before they were recorded go on."""
+    facts, (value, remedy) = json.loads((run / "run.json").read_text()), OTHERWISE[otherwise]
+    recorded = facts.pop("jax_settings")
+    with pytest.raises(UserError) as refused:
+        main.main(arguments(run))
+    assert f"change its numbers: {otherwise} ({recorded[otherwise]!r} there, {value!r} now); " in str(refused.value)
+    assert remedy in str(refused.value) and set(recorded) == set(OTHERWISE)
+    (run / "run.json").write_text(json.dumps(facts))
+    main.main(arguments(run))
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_settings_of_jax_are_recorded_as_the_environment_has_them():
+    given = {name.upper(): str(value) for name, (value, _) in OTHERWISE.items()}
+    program = "import json; from vgg_jax.runs import numerics; print(json.dumps(numerics.settings()))"
+    environment = os.environ | given | {"PYTHONPATH": PYTHONPATH}
+    child = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(child.stdout) == {name: value for name, (value, _) in OTHERWISE.items()}
 
 
 def test_a_run_of_before_there_were_seals(run, capsys):

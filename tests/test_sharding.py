@@ -96,6 +96,20 @@ def test_twenty_steps_are_those_of_one_device(name, devices, mapped, micro_batch
     )
 
 
+def test_one_image_a_device_is_no_batch_of_one():
+    """BatchNorm's statistics are those of all devices together, so that the head's variances are not 0."""
+    data, variances = dataset(8), []
+    for devices in (1, 8):
+        c = config(train__batch_size=8, train__devices=devices, model__batch_norm="before", augment__flip="none")
+        recipe, placement = make_recipe(c, 4, 8), sharding.place(c)
+        chunk = placement.jit(make_train_chunk(c, recipe, data, placement))
+        state = placement.jit(init_state, static_argnums=0)(recipe, np.uint32(0))
+        images = placement.replicate({"image": data.images, "label": data.labels})
+        variances.append(np.asarray(chunk(state, images, np.int32(1)).batch_stats["bn_fc1"]["var"]))
+    assert (variances[0] > 0.9 + 1e-4).all()  # 0.9 of the first ones, which are 1
+    np.testing.assert_allclose(variances[1], variances[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize(("batch", "devices", "words"), [
     (30, 8, "nearest that fits is 32"), (3, 8, "nearest that fits is 8"), (33, 2, "nearest that fits is 32"),
     (32, 9, "JAX finds 8"),

@@ -22,7 +22,7 @@ from vgg_jax import __version__
 from vgg_jax.console import errors, flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets import cifar, load
-from vgg_jax.runs import directory
+from vgg_jax.runs import directory, origin
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import cache, config as configs, files
 from vgg_jax.training import sharding
@@ -65,7 +65,7 @@ def examine() -> Iterator[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    found = {name: importlib.metadata.version(name) for name in directory.PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in origin.PACKAGES}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     yield Finding(f"vgg_jax {__version__}, Python {platform.python_version()}, {listed}")
     if found["jax"] != found["jaxlib"]:

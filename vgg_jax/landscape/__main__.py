@@ -16,7 +16,7 @@ from vgg_jax.console.progress import clock
 from vgg_jax.datasets.load import Dataset, load
 from vgg_jax.landscape import pictures, study, surface, verdict
 from vgg_jax.landscape.study import Arrays
-from vgg_jax.runs import directory
+from vgg_jax.runs import directory, origin
 from vgg_jax.settings import cache, code, config as configs
 from vgg_jax.settings.fields import Config
 
@@ -105,7 +105,7 @@ def _note(config: Config, train_images: int) -> str:
     return (
         f"{name}, {train_images:,} training images, "
         f"{config.train.epochs} epochs of {config.optimizer.name} at {config.optimizer.learning_rate:g}, batch "
-        f"{config.train.batch_size}, {f.seeds} seeds, on {directory.device()}. Mean ± standard deviation over seeds; a "
+        f"{config.train.batch_size}, {f.seeds} seeds, on {origin.device()}. Mean ± standard deviation over seeds; a "
         f"claim holds by a measure if it holds for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
         f"{max(f.step_sizes):g}, every {f.probe_steps} training steps. Surfaces and sharpness: {f.images} training "
         f"images, no augmentation, BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "

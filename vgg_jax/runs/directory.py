@@ -2,22 +2,17 @@
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
-from vgg_jax import __version__
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import Dataset
+from vgg_jax.runs import numerics, origin
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError
 from vgg_jax.settings.fields import Config
@@ -26,7 +21,6 @@ from vgg_jax.training.optim import goes_on
 
 # Fields that may differ when a run resumes: they change no result.
 _CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
@@ -44,7 +38,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
         elif processes.is_first():
-            write(workdir / "run.json", json.dumps(describe(data) | origin(), indent=2) + "\n")
+            write(workdir / "run.json", json.dumps(describe(data) | origin.describe(), indent=2) + "\n")
             write(workdir / "config.json", configs.to_json(config))
         else:
             raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
@@ -80,6 +74,7 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     if differing and not longer:
         listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
         raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
+    numerics.check(workdir, old_facts.get("jax_settings", {}))
     _say_if_changed(workdir, old, new)
     if old_facts["fingerprint"] != facts["fingerprint"]:
         raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
@@ -165,7 +160,8 @@ def _check_facts(facts: Any) -> None:
     colours = [facts["mean"], facts["std"]]
     names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])
     numbers = all(len(colour) == 3 and all(type(x) in (int, float) for x in colour) for colour in colours)
-    if not names or not numbers or set(facts["fingerprint"]) != {"train", "validation", "test"}:
+    settings = isinstance(facts.get("jax_settings", {}), dict)
+    if not names or not numbers or not settings or set(facts["fingerprint"]) != {"train", "validation", "test"}:
         raise ValueError("fields are missing or of the wrong type")
 
 
@@ -179,36 +175,6 @@ def describe(data: dict[str, Dataset]) -> dict[str, Any]:
         "sizes": {split: len(dataset) for split, dataset in data.items()},
         "fingerprint": {split: dataset.fingerprint for split, dataset in data.items()},
     }
-
-
-def origin() -> dict[str, Any]:
-    """The versions, git commit and device that a run is made with."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        commit = None
-    return {
-        "vgg_jax": __version__,
-        "sealed": True,  # every checkpoint has a seal, unlike in runs of earlier versions
-        "commit": commit,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": device(),
-    }
-
-
-def device() -> str:
-    """The kind of device a run trains on: 'NVIDIA H100' or 'cpu (2 cores)'."""
-    first, cores = sharding.devices()[0], sharding.cores()
-    return first.device_kind + (f" ({cores} core{'s' if cores > 1 else ''})" if first.platform == "cpu" else "")
-
-
-def devices(config: Config) -> str:
-    """'8 x NVIDIA H100', or '8 x NVIDIA H100, 2 processes' if there are several."""
-    count, processes = sharding.place(config).size, jax.process_count()
-    return (f"{count} x " if count > 1 else "") + device() + (f", {processes} processes" if processes > 1 else "")
 
 
 def read_seconds(workdir: Path) -> float:

@@ -15,7 +15,7 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.forward import EVAL_BATCH, Forward, predict
 from vgg_jax.model.network import totals
 from vgg_jax.model.scores import scores
-from vgg_jax.runs import directory, pictures
+from vgg_jax.runs import directory, origin, pictures
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.log import Lines, Log, Record, protocols
 from vgg_jax.settings.fields import Config
@@ -156,7 +156,7 @@ class Run:
             "seconds": watch.total(),
             "compiled_share": watch.compiled_share(),
             "last_session_seconds": {phase: round(seconds, 2) for phase, seconds in watch.spent.items()},
-            "device": directory.devices(self.config),
+            "device": origin.devices(self.config),
         }
         if is_first():
             directory.write_summary(self.workdir, summary)

@@ -6,7 +6,7 @@ from typing import Any
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import directory
+from vgg_jax.runs import directory, origin
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
@@ -21,7 +21,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     processes.in_turn("directory", lambda: directory.open_run(workdir, config, found))
     print(network.line(config, len(found["train"].class_names)))
     print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
-    print(f"on {directory.devices(config)}, run directory {workdir}", flush=True)
+    print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
     summary = fit(config, found, workdir)
     for protocol, result in summary["protocols"].items():
         if result:

@@ -24,6 +24,8 @@ def check_values(flat: Mapping[str, Any]) -> None:
     _check_training(flat, micro_batches(flat["train.batch_size"], flat["train.micro_batch"]))
     if not flat.get("landscape.surface_points", 1) % 2:
         raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
+    if flat.get("landscape.images") == 1 and flat["landscape.surface_statistics"] == "batch" and _meets_one_value(flat):
+        raise UserError("config.landscape.images=1 has no statistics for BatchNorm; the smallest that works is 2")
     if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
         raise UserError(f"config.{empty[0]} needs at least one number")
 
@@ -72,6 +74,27 @@ def _check_training(flat: Mapping[str, Any], slices: int) -> None:
             f"config.train.batch_size={batch} does not divide into {slices} equal micro-batches of at most "
             f"{micro_batch}; the nearest that does is {max(1, round(batch / slices)) * slices}"
         )
+    if batch == slices and (place := _meets_one_value(flat)):
+        given = f"micro_batch={micro_batch}" if batch > 1 else "batch_size=1"
+        least = next((m for m in range(2, batch) if batch % micro_batches(batch, m) == 0), max(2, batch))
+        raise UserError(
+            f"config.train.{given}: BatchNorm {place} would see one value per channel, of variance 0, and nothing "
+            f"below it could learn; the smallest that works is {least}"
+        )
+
+
+def _meets_one_value(flat: Mapping[str, Any]) -> str:
+    """Where a BatchNorm has one value per channel of an image; "" if nowhere, or in a network of one's own.
+
+    Several devices share their statistics, and micro-batches do not: what counts is the images of one micro-batch.
+    """
+    normalises = flat["model.batch_norm"] != "none" or "landscape.seeds" in flat  # the study trains both networks
+    if flat.get("code.model") or not normalises:
+        return ""
+    if flat["model.hidden"] and flat["model.batch_norm_head"]:
+        return "after a dense layer"
+    last = flat["data.image_size"] // 2 ** len(STAGES[flat["model.stages"]])  # pixels a side, after all pools
+    return "on a map of one pixel" if flat["model.pool"] == "first" and last == 1 else ""
 
 
 def micro_batches(batch_size: int, micro_batch: int) -> int:

@@ -1,0 +1,43 @@
+"""Settings of JAX, outside any config, that change what a run draws or how precisely it computes.
+
+What only rounds otherwise (versions, XLA's own flags, the number of devices) is not among them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vgg_jax.console.errors import UserError
+
+NAMES = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+)
+
+
+def settings() -> dict[str, Any]:
+    """Those of this process, as far as this JAX has them."""
+    return {name: getattr(jax.config, name) for name in NAMES if hasattr(jax.config, name)}
+
+
+def check(workdir: Path, recorded: Mapping[str, Any]) -> None:
+    """Raises: UserError naming what differs from what the run was begun with; older runs have recorded nothing."""
+    now = settings()
+    differing = {name: there for name, there in recorded.items() if name in now and now[name] != there}
+    if differing:
+        listed = ", ".join(f"{name} ({there!r} there, {now[name]!r} now)" for name, there in differing.items())
+        remedies = " and ".join(_remedy(name, there) for name, there in differing.items())
+        raise UserError(
+            f"{workdir} holds a run under other settings of JAX, which change its numbers: {listed}; "
+            f"{remedies}, or give another --workdir"
+        )
+
+
+def _remedy(name: str, value: Any) -> str:
+    environment = f"unset {name.upper()}" if value is None else f"set {name.upper()}={value}"
+    return f"{environment} (in Python: jax.config.update({name!r}, {value!r}))"
