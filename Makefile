@@ -1,7 +1,9 @@
 # The README's two commands: each makes the environment that it needs, only from this project's files.
 PYTHON ?= python3
 
-.PHONY: quickstart test test-all check lock
+.PHONY: install quickstart test test-all check lock
+
+install: venv/installed
 
 quickstart: venv/installed
 	venv/bin/python -m vgg_jax.main --config configs/quickstart.py

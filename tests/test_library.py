@@ -1,5 +1,6 @@
 """The package used from Python, and the user's own networks and data."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -141,7 +142,7 @@ def test_a_network_of_ones_own_is_killed_goes_on_and_is_used(tmp_path, capsys, e
     assert run.evaluate()["accuracy"] == run.metrics[-1]["test_accuracy"]
     assert type(run.model).__name__ == "ResNet"
     code._known.clear()  # as in another process
-    ends(evaluate.main, ["--workdir", str(whole)], "made by resnet.py", "--config")
+    ends(evaluate.main, ["--workdir", str(whole)], "come from resnet.py", "--config")
     evaluate.main(["--workdir", str(whole), "--config", RESNET])
     assert "on 360 test images" in capsys.readouterr().out
     plain = str(ROOT / "configs" / "quickstart.py")
@@ -181,6 +182,57 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
 def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noqa: F811
     (tmp_path / "mine.py").write_text(f"from configs.quickstart import get_config\n{text}")
     ends(main.main, ["--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")], words)
+
+
+def test_the_example_of_the_docs_is_trained_and_used(tmp_path, monkeypatch):
+    """As it stands in docs/library.md, in a folder with its my.npz."""
+    (text,) = re.findall(r"```python\n(# my.py\n.*?)```", (ROOT / "docs" / "library.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.py").write_text(text)
+    digits = vgg_jax.data("digits")
+    arrays = {f"{s}_{kind}": getattr(digits[s], kind)[:64] for s in ("train", "test") for kind in ("images", "labels")}
+    np.savez("my.npz", **arrays)
+    fields = {"data.validation_size": 0, "train.batch_size": 32, "train.epochs": 1, "train.devices": 1}
+    run = vgg_jax.train(vgg_jax.config("my.py", fields | {"own.channels": 4}), "run")
+    assert run.predict(digits["test"].images[:3]).shape == (3, 10)
+
+
+NETWORK = """
+from flax import linen as nn
+from configs.quickstart import get_config
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+def get_model(config, num_classes):
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("Dense(10)", "Dense(7)", r"gives \(2, 7\) for 2 images and 10 classes, not logits \(2, 10\)"),
+    ("x, train", "x", "mine.py cannot be called: TypeError: .*argument 'train'"),
+    ("config, num_classes", "config", "mine.py cannot be called: TypeError: get_model.*takes 1 positional argument"),
+    ("return Net", "return Nett", "mine.py cannot be called: line 13: NameError: name 'Nett'"),
+    ("from configs", "\nNone + 1\nfrom configs", "mine.py cannot be run: line 4: TypeError: unsupported operand"),
+])  # fmt: skip
+def test_a_network_that_cannot_work_is_named_before_training(old, new, words, tmp_path):
+    (tmp_path / "mine.py").write_text(NETWORK.replace(old, new))
+    with pytest.raises(vgg_jax.UserError, match=words):
+        vgg_jax.train(vgg_jax.config(tmp_path / "mine.py", SMALL), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_predict_takes_one_file_and_nothing_else(run, tmp_path):
+    Image.fromarray(vgg_jax.data("digits")["test"].images[0]).save(tmp_path / "digit.png")
+    assert run.predict(tmp_path / "digit.png").shape == run.predict(str(tmp_path / "digit.png")).shape == (1, 10)
+    for wrong in ([], 3 * [None], [Image.new("RGB", (32, 32))]):
+        with pytest.raises(vgg_jax.UserError, match="the names of picture files"):
+            run.predict(wrong)
 
 
 def test_a_recipe_is_read_without_jax():

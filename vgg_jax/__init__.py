@@ -25,6 +25,10 @@ _PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     """Import a name on first use, so that commands without JAX do not wait for its import."""
     if name not in _PLACES:

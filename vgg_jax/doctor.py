@@ -196,6 +196,7 @@ def main(argv: Sequence[str]) -> None:
             print(f"       -> {finding.remedy}")
     if wrong:
         raise UserError(f"{wrong} of these would stop or slow a run")
+    print("nothing is wrong")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from vgg_jax.settings.fields import FIELDS
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
-        "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
-        "--split": {"choices": ("train", "validation", "test"), "default": "test"},
+        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
+        "--split": {"choices": ("train", "validation", "test"), "default": "test", "help": "default test"},
         "--tta": {
             "choices": FIELDS["train.tta"].choices, "default": "none",
             "help": "also score the average over mirrored (and shifted) images",

@@ -12,7 +12,7 @@ def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
         "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
-        "--checkpoint": {"choices": ("best", "latest"), "default": "latest"},
+        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation.trained import load

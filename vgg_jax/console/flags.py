@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +29,13 @@ def parse(
 
     Raises: UserError for anything else.
     """
-    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = re.search(r"python -m \S+", description)
+    parser = _Parser(
+        command and command[0],
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for name, settings in flags.items():
         parser.add_argument(name, **settings)
     mine, overrides, rest = [], {}, list(argv)

@@ -25,6 +25,8 @@ from vgg_jax.runs.checkpoint import load_model
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 
+Pictures = np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
 
 class TrainedRun:
     """A run's checkpoint, loaded.
@@ -60,7 +62,7 @@ class TrainedRun:
         """summary.json; None for a run that is not finished."""
         return directory.read_summary(self.workdir)
 
-    def predict(self, pictures: np.ndarray | Sequence[str | os.PathLike[str]], tta: str = "none") -> np.ndarray:
+    def predict(self, pictures: Pictures, tta: str = "none") -> np.ndarray:
         """Probabilities [N, classes] float32.
 
         Args:
@@ -122,9 +124,13 @@ class TrainedRun:
             )
         return dataset
 
-    def _images(self, pictures: np.ndarray | Sequence[str | os.PathLike[str]]) -> np.ndarray:
+    def _images(self, pictures: Pictures) -> np.ndarray:
         size = self.config.data.image_size
+        if isinstance(pictures, (str, os.PathLike)):
+            pictures = [pictures]
         if not isinstance(pictures, np.ndarray):
+            if not pictures or not all(isinstance(file, (str, os.PathLike)) for file in pictures):
+                raise UserError("predict takes an array of images, or the names of picture files")
             return np.stack([read_picture(file, size, resize=True) for file in pictures])
         if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
             raise UserError(

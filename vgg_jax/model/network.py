@@ -32,6 +32,34 @@ def make_model(config: Config, num_classes: int, axis_name: str = "") -> nn.Modu
     return VGG(num_classes=num_classes, axis_name=axis_name, **fields)
 
 
+def check(config: Config, num_classes: int) -> None:
+    """Call a network of one's own as training and evaluation will, without computing anything.
+
+    Raises: UserError when it fails, or gives something else than logits [N, num_classes].
+    """
+    if not code.of(config).get_model:
+        return
+    side = config.data.image_size
+    images, key = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32), jax.random.key(0)
+    try:
+        model = make_model(config, num_classes)
+        variables = shapes(model, side)
+        train: Any = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+        found = [jax.eval_shape(functools.partial(model.apply, train=False), variables, images)]
+        found += [jax.eval_shape(lambda v, x: train(v, x, rngs={"dropout": key})[0], variables, images)]
+    except UserError:
+        raise
+    except Exception as error:  # whatever the file does
+        file: str = getattr(config, "code").file  # noqa: B009, not a declared field
+        raise UserError(f"the network of {file} cannot be called: {code.blame(error, file)}") from None
+    for logits in found:
+        if getattr(logits, "shape", None) != (2, num_classes):
+            raise UserError(
+                f"the network of get_model gives {getattr(logits, 'shape', type(logits).__name__)} for 2 images and "
+                f"{num_classes} classes, not logits (2, {num_classes})"
+            )
+
+
 def shapes(model: nn.Module, image_size: int) -> Any:
     """The variables' shapes and dtypes."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)

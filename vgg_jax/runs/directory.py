@@ -12,6 +12,7 @@ from typing import Any
 
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import Dataset
+from vgg_jax.model import network
 from vgg_jax.runs import numerics, origin
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError
@@ -33,6 +34,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
             f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"
         )
     sharding.place(config)
+    network.check(config, len(data["train"].class_names))
     _make(workdir)
     with lock(workdir):
         if os.path.exists(workdir / "config.json"):

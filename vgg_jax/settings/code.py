@@ -4,6 +4,7 @@ A config stays plain data: its group `code` names the file and its SHA-256, unde
 A run directory therefore never runs code by itself; to use such a run, give the config file again.
 """
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -42,3 +43,10 @@ def of(config: Any) -> Code:
     if group.sha256 not in _known:
         raise UserError(f"the network or the data of this run come from {group.file}: give that file as --config")
     return _known[group.sha256]
+
+
+def blame(error: Exception, file: str) -> str:
+    """An error in a config file in one line, with the line of the file where it arose."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == Path(file).name]
+    what = str(error).strip().partition("\n")[0]
+    return (f"line {lines[-1]}: " if lines else "") + f"{type(error).__name__}: {what}"

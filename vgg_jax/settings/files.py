@@ -44,7 +44,7 @@ def run(path: str | Path) -> ConfigDict:
             get_config = getattr(module, "get_config", None)
             config = get_config() if get_config else None
     except Exception as error:
-        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}; see configs/default.py") from None
+        raise UserError(f"{path} cannot be run: {code.blame(error, file.name)}") from None
     if not get_config:
         raise UserError(f"{path} has no get_config(); see configs/default.py")
     if not isinstance(config, (ConfigDict, FrozenConfigDict)):

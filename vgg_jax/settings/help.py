@@ -37,7 +37,12 @@ def _explained(field: Field) -> str:
         return f"{field.meaning} ({', '.join(field.choices)})"
     if field.low == -float("inf"):
         return field.meaning
-    return f"{field.meaning} [{field.low:.4g} to {field.high:.4g}]"
+    return f"{field.meaning} [{_number(field.low)} to {_number(field.high)}]"
+
+
+def _number(value: float) -> str:
+    """1048576 -> 1,048,576; 1e-12 and 0.999 as they are"""
+    return f"{int(value):,}" if abs(value) < 1e10 and value == int(value) else f"{value:g}"
 
 
 if __name__ == "__main__":
