@@ -11,8 +11,8 @@ quickstart: venv/installed
 test: venv/installed
 	venv/bin/python -m pytest
 
-# In full, the tests that `make test` shortens: every recipe trained, our convolution, 40 interruptions, 300 bad inputs.
-FULL = configs generated resume sharding train
+# In full, the tests that `make test` shortens: all recipes trained, our convolution, 40 interruptions, 300 bad inputs, lessons.
+FULL = configs generated lessons resume sharding train
 
 test-all: venv/installed
 	VGG_JAX_ALL=1 venv/bin/python -m pytest $(FULL:%=tests/test_%.py)
