@@ -2,7 +2,7 @@
 
 COMMAND   python -m vgg_jax.main --config configs/quickstart.py
 RUNTIME   under a minute on two CPU cores
-EXPECTED  99.72 % (n=1)
+EXPECTED  99.44 % at the final epoch, 99.72 % at its best epoch on the test set (n=1)
 """
 
 from ml_collections import ConfigDict
