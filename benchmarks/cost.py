@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import train_step
+from benchmarks import contenders
 from vgg_jax.console import errors, flags
 from vgg_jax.console.progress import Progress
 from vgg_jax.model import network
@@ -26,13 +26,13 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 def measure(config: Any, turns: int = 2) -> dict[str, float]:
     """Speed of a step (median over turns after a warm-up turn), and seconds for compilation and the first turn."""
     begun = time.perf_counter()
-    turn = train_step.ours(config)
+    turn = contenders.ours(config)
     turn()
     first, seconds = time.perf_counter() - begun, []
     for _ in range(turns):
         begun = time.perf_counter()
         turn()
-        seconds.append((time.perf_counter() - begun) / train_step.STEPS)
+        seconds.append((time.perf_counter() - begun) / contenders.STEPS)
     step = statistics.median(seconds)
     multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]
     return {
