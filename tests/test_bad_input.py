@@ -232,6 +232,25 @@ def test_run_of_other_config_or_data(run: Path, pictures: Path, ends: Ends) -> N
     ends(evaluate.main, given, "test images", "fingerprint", "--config.data.data_dir=")
 
 
+def test_a_run_remembers_where_its_images_were(
+    pictures: Path, ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained on a relative folder, evaluated from elsewhere; then that folder is moved."""
+    elsewhere, moved = tmp_path / "elsewhere", tmp_path / "moved"
+    elsewhere.mkdir()
+    monkeypatch.chdir(pictures.parent)
+    train.main(argv(tmp_path / "run", FOLDER, data__data_dir=pictures.name))
+    monkeypatch.chdir(elsewhere)
+    evaluate.main(["--workdir", str(tmp_path / "run")])
+    pictures.rename(moved)
+    given = ["--workdir", str(tmp_path / "run")]
+    ends(evaluate.main, given, f"were in {pictures}, which is not there any more", "--config.data.data_dir=DIR")
+    evaluate.main([*given, "--config.data.data_dir=../moved"])
+    (elsewhere / pictures.name).symlink_to(moved)  # run and images copied together: as given, it is right again
+    evaluate.main(given)
+    assert capsys.readouterr().out.count("12 test images") == 2
+
+
 @pytest.mark.parametrize("name", ["file", "file/run", "loop", "lr[0.1]", "/proc/nowhere/run", "n" * 300, "locked"])
 def test_work_directory(name: str, pictures: Path, ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """lr[0.1]: Orbax saves in a folder with such a name, but cannot read it back."""

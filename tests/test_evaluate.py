@@ -1,6 +1,8 @@
 """A run directory suffices to evaluate, to predict and to tell what was trained."""
 
 import json
+import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -11,17 +13,20 @@ from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.datasets import load as data
 from vgg_jax.evaluation import trained
 from vgg_jax.evaluation.trained import load
-from vgg_jax.runs import directory as rundir
+from vgg_jax.runs import directory as rundir, pictures
 from vgg_jax.runs.log import read
 
 PICTURES = True
 
 
+FIELDS = flags(SMALL | {"train.epochs": "4", "data.train_size": "800", "train.tta": "flip_shift"})
+GIVEN = ["--config", str(ROOT / "configs" / "quickstart.py"), *FIELDS]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
-    fields = SMALL | {"train.epochs": "4", "data.train_size": "800", "train.tta": "flip_shift"}
-    main.main(["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(workdir), *flags(fields)])
+    main.main([*GIVEN, "--workdir", str(workdir)])
     return workdir
 
 
@@ -65,6 +70,27 @@ def test_the_command_prints_the_report(run, capsys):
     text = capsys.readouterr().out
     assert "on 360 test images" in text and "top-5" in text and "calibration error" in text
     assert "test-time augmentation (flip)" in text
+
+
+def test_the_training_curve_is_what_its_picture_says(run, tmp_path, monkeypatch):
+    """Evaluated every other epoch, a point is the mean of both: that of the same run evaluated after each."""
+    drawn = []
+    monkeypatch.setattr(pictures, "write", lambda figure, _: drawn.append(figure.get_suptitle()))
+    workdir = tmp_path / "run"
+    main.main([*GIVEN, "--workdir", str(workdir), "--config.train.eval_epochs=2"])
+    every, other = read(run), read(workdir)
+    assert [r["epoch"] for r in other] == [2, 4] and "train: mean since the point before" in drawn[-1]
+    for i, record in enumerate(other):
+        for measure in ("train_loss", "train_accuracy"):
+            mean = np.mean([r[measure] for r in every[2 * i : 2 * i + 2]])
+            assert record[measure] == pytest.approx(mean, rel=1e-4), measure
+
+
+def test_the_last_line_of_a_run_can_be_pasted_into_a_shell(run, tmp_path, capsys):
+    workdir = shutil.copytree(run, tmp_path / "run é 'x' $HOME")
+    main.main([*GIVEN, "--workdir", str(workdir)])
+    words = shlex.split(capsys.readouterr().out.rpartition("next: ")[2])
+    assert words == ["vgg-jax", "evaluate", "--workdir", str(workdir)]
 
 
 def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import epoch_order, make_get_batch
-from vgg_jax.landscape import __main__ as landscape, band, hessian, probe, study, surface, verdict
+from vgg_jax.landscape import __main__ as landscape, band, hessian, kept, probe, study, surface, verdict
 from vgg_jax.runs import directory as rundir
 from vgg_jax.runs.log import read
 from vgg_jax.settings import config as configs
@@ -200,17 +200,20 @@ def test_the_surface_at_the_origin_is_the_evaluated_loss(tmp_path):
             pass
 
     file = tmp_path / "surface.npz"
-    values = surface.evaluate(at, points, file, Silent())
+    of = {"weights": "1"}
+    values = surface.evaluate(at, points, file, of, Silent())
     np.testing.assert_allclose(values[12], np.stack(score(params, stats)), rtol=1e-6)
     moved = jax.tree.map(lambda w, a, b: w - a + 0.5 * b, params, d1, d2)
     np.testing.assert_allclose(values[3], np.stack(score(moved, stats)), rtol=1e-5)
-    with np.load(file) as kept:  # as a kill halfway leaves it
-        half = kept["values"].copy()
+    with np.load(file) as found:  # as a kill halfway leaves it
+        half = found["values"].copy()
     half[10:] = np.nan
-    surface.save(file, points=points, values=half)
+    kept.save(file, of, points=points, values=half)
     done = len(calls)
-    np.testing.assert_array_equal(surface.evaluate(at, points, file, Silent()), values)
+    np.testing.assert_array_equal(surface.evaluate(at, points, file, of, Silent()), values)
     assert len(calls) - done == -(-15 // surface.BATCH)
+    surface.evaluate(at, points, file, {"weights": "2"}, Silent())
+    assert len(calls) - done == -(-15 // surface.BATCH) - (-25 // surface.BATCH)
 
 
 def test_negative_curvature_of_known_surfaces():
@@ -304,6 +307,11 @@ def expected_numbers(folder, name):
     }
 
 
+def modified(folder):
+    """When each npz was written."""
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
+
+
 def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path), *flags(TINY)]
     numbers = study.numbers
@@ -333,18 +341,48 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
         np.testing.assert_allclose(area["plane"][:, :, 2], area["line"], rtol=1e-5)
         assert (sharp["worst_loss"] > sharp["loss"]).all()
     text = (tmp_path / "verdict.md").read_text()
-    before = (tmp_path / "sharp_bn.npz").stat().st_mtime_ns
+    before = modified(tmp_path)
     capsys.readouterr()
     monkeypatch.setattr(Figure, "savefig", touch)
     landscape.main(run)
-    assert (tmp_path / "verdict.md").read_text() == text and (tmp_path / "sharp_bn.npz").stat().st_mtime_ns == before
+    assert (tmp_path / "verdict.md").read_text() == text and modified(tmp_path) == before
     ends(landscape.main, [*run, "--config.landscape.images=16"], "another config", "landscape.images")
     seeds = [tmp_path / "plain" / f"seed{i}" for i in (0, 1)]
-    kept = (seeds[0] / "metrics.jsonl").stat().st_mtime_ns
+    untouched = (seeds[0] / "metrics.jsonl").stat().st_mtime_ns
     shutil.rmtree(seeds[1] / "latest")  # only this seed is trained again
     landscape.main(run)
-    assert (seeds[0] / "metrics.jsonl").stat().st_mtime_ns == kept and not (seeds[0] / "damaged").exists()
+    assert (seeds[0] / "metrics.jsonl").stat().st_mtime_ns == untouched and not (seeds[0] / "damaged").exists()
     assert (seeds[1] / "latest").exists() and len(list((seeds[1] / "damaged").iterdir())) == 4
+    assert modified(tmp_path) == before  # on a CPU to the same bits
+    a_seed_trained_again(run, tmp_path, monkeypatch, capsys)
+
+
+def a_seed_trained_again(run, folder, monkeypatch, capsys):
+    """To other weights, as a GPU does: what was measured of them is measured again, and nothing else."""
+    load_model, before, old = study.load_model, modified(folder), dict(np.load(folder / "surfaces_plain.npz"))
+
+    def other(workdir, *given):
+        step, model, variables = load_model(workdir, *given)
+        again = (workdir.parent.name, workdir.name) == ("plain", "seed1")
+        return step, model, jax.tree.map(lambda w: w * 1.1, variables) if again else variables
+
+    monkeypatch.setattr(study, "load_model", other)
+    without = dict(np.load(folder / "pixels_bn.npz"))
+    del without[kept._OF]
+    np.savez(folder / "pixels_bn.npz", **without)  # as earlier versions wrote it
+    capsys.readouterr()
+    landscape.main(run)
+    out = capsys.readouterr().out
+    changed = {name for name, when in modified(folder).items() if when != before[name]}
+    stages = {f"{stage}_plain.npz" for stage in ("probes", "surfaces", "sharp")}
+    seeds = {f"{stage}_plain_seed1.npz" for stage in ("surface_1d", "surface_2d", "sharp")}
+    assert changed == stages | seeds | {"pixels_bn.npz"}
+    assert f"{folder / 'sharp_plain.npz'} was measured with other weights of seed1; measuring again" in out
+    assert f"{folder / 'pixels_bn.npz'} does not say which network it was measured of; measuring again" in out
+    with np.load(folder / "surfaces_plain.npz") as area, np.load(folder / "sharp_plain.npz") as sharp:
+        np.testing.assert_allclose(area["plane"][:, 2, 2, 0], sharp["loss"], rtol=1e-5)
+        np.testing.assert_array_equal(area["plane"][0], old["plane"][0])
+        assert area["plane"][1, 2, 2, 0] != old["plane"][1, 2, 2, 0]
 
 
 def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811

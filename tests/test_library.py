@@ -1,6 +1,7 @@
 """The package used from Python, and the user's own networks and data."""
 
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, interrupt, saved_steps, without_timing
 
 import vgg_jax
-from vgg_jax import evaluate, main, predict
+from vgg_jax import cli, evaluate, main, predict
 from vgg_jax.settings import code
 
 
@@ -166,7 +167,11 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     npz, run = str(ROOT / "examples" / "npz.py"), tmp_path / "run"
     fields = SMALL | {"own.file": str(file), "data.validation_size": "0"}
     main.main(["--config", npz, "--workdir", str(run), *flags(fields)])
-    assert "200 train, 200 test" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "200 train, 200 test" in told
+    code._known.clear()
+    cli._dispatch(shlex.split(told.rpartition("next: ")[2])[1:])  # what a run says in the end, with its file
+    assert "on 200 test images" in capsys.readouterr().out
     code._known.clear()
     Image.fromarray(arrays["test_images"][0]).save(tmp_path / "digit.png")
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])

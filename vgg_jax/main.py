@@ -3,11 +3,12 @@
 python -m vgg_jax.main --config configs/bn_dropout.py [--workdir DIR] [--config.FIELD=VALUE ...]
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from vgg_jax.console import errors, flags
-from vgg_jax.settings import config as configs, help
+from vgg_jax.settings import code, config as configs, help
 
 
 def main(argv: Sequence[str]) -> None:
@@ -28,7 +29,9 @@ def main(argv: Sequence[str]) -> None:
     with processes.join(given.coordinator, given.num_processes, given.process_id):
         cache.use()
         train(config, workdir)
-    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; next: vgg-jax evaluate --workdir {workdir}")
+    own = ["--config", given.config] if any(code.of(config)) else []
+    more = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own]
+    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; next: {shlex.join(more)}")
 
 
 if __name__ == "__main__":

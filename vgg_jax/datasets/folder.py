@@ -22,7 +22,8 @@ def folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[s
     for part in (root / "train", root / "test"):
         if not part.is_dir():
             raise UserError(
-                f"no folder {part}; config.data.data_dir must hold train/<class>/*.png and test/<class>/*.png"
+                f"no folder {part.absolute()}; "
+                "config.data.data_dir must hold train/<class>/*.png and test/<class>/*.png"
             )
     classes = {
         s: sorted(p.name for p in (root / s).iterdir() if p.is_dir() and not p.name.startswith("."))

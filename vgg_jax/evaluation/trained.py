@@ -15,6 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.console.flags import path
 from vgg_jax.datasets.folder import read_picture
 from vgg_jax.datasets.load import Dataset, load as load_data
 from vgg_jax.evaluation import report
@@ -22,7 +23,7 @@ from vgg_jax.model import scores
 from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
 from vgg_jax.runs import directory, log, training
 from vgg_jax.runs.checkpoint import load_model
-from vgg_jax.settings import config as configs
+from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
 
 Pictures = np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -114,6 +115,12 @@ class TrainedRun:
         return found
 
     def _split(self, split: str) -> Dataset:
+        there = self.config.data.data_dir
+        if there and not code.of(self.config).get_data and not path(there).is_dir():
+            raise UserError(
+                f"the images of the run in {self.workdir} were in {self._facts.get('data_dir') or there}, which is not "
+                "there any more; --config.data.data_dir=DIR says where they are now"
+            )
         dataset = load_data(self.config)[split]
         if not len(dataset):
             raise UserError(f"{self.workdir} has no {split} images (config.data.validation_size was 0)")
@@ -197,4 +204,6 @@ def load(
     """
     folder = Path(workdir)
     its_config, facts = directory.read_run(folder, overrides, os.fspath(config) if config else None)
+    if "data.data_dir" not in overrides and os.path.isdir(facts.get("data_dir") or ""):
+        its_config = configs.override(its_config, {"data.data_dir": facts["data_dir"]})  # as given, it may be relative
     return TrainedRun(folder, its_config, facts, checkpoint)

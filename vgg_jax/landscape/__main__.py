@@ -3,6 +3,7 @@
 python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] [--config.FIELD=VALUE ...]
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from vgg_jax.console import errors, flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import clock
 from vgg_jax.datasets.load import Dataset, load
-from vgg_jax.landscape import pictures, study, surface, verdict
-from vgg_jax.landscape.study import Arrays
+from vgg_jax.landscape import kept, pictures, study, verdict
+from vgg_jax.landscape.kept import Arrays
 from vgg_jax.runs import directory, origin
 from vgg_jax.settings import cache, code, config as configs
 from vgg_jax.settings.fields import Config
@@ -49,16 +50,20 @@ def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
     begun = time.monotonic()
     networks, train = study.train(config, splits, workdir), splits["train"]
     found: dict[str, dict[str, Arrays]] = {}
-    stages: dict[str, Callable[[str], Arrays]] = {
-        "probes": lambda name: study.probes(networks[name]),
-        "rates": lambda name: study.rate_band(config, networks[name], splits),
-        "surfaces": lambda name: study.surfaces(config, networks[name], train, workdir, name),
-        "sharp": lambda name: study.sharpness(config, networks[name], train, name),
-        "pixels": lambda name: study.interpretation(networks[name], splits["test"]),
+    every = range(config.landscape.seeds)
+    stages: dict[str, tuple[Sequence[int], Callable[[str], Arrays]]] = {  # name -> (seeds whose weights count, measure)
+        "probes": (every, lambda name: study.probes(networks[name])),
+        "rates": ((), lambda name: study.rate_band(config, networks[name], splits)),
+        "surfaces": (every, lambda name: study.surfaces(config, networks[name], train, workdir, name)),
+        "sharp": (every, lambda name: study.sharpness(config, networks[name], train, workdir, name)),
+        "pixels": ((0,), lambda name: study.interpretation(networks[name], splits["test"])),
     }
-    for number, (stage, measure) in enumerate(stages.items(), 1):
+    for number, (stage, (seeds, measure)) in enumerate(stages.items(), 1):
         print(f"{clock(time.monotonic() - begun)}  stage {number} of {len(stages)}, {stage}", flush=True)
-        found[stage] = {name: _kept(workdir / f"{stage}_{name}.npz", measure, name) for name in networks}
+        found[stage] = {
+            name: _kept(workdir / f"{stage}_{name}.npz", network.of(*seeds), functools.partial(measure, name))
+            for name, network in networks.items()
+        }
         _draw(stage, found[stage], config, workdir)
     numbers = {
         name: study.numbers(config, network, {stage: both[name] for stage, both in found.items()})
@@ -73,11 +78,15 @@ def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
     return text
 
 
-def _kept(file: Path, measure: Callable[[str], Arrays], name: str) -> Arrays:
+def _kept(file: Path, of: kept.Of, measure: Callable[[], Arrays]) -> Arrays:
     """A stage's arrays, read from its file or else measured and saved there."""
-    if not file.exists():
-        surface.save(file, **measure(name))
-    return surface.load(file)
+    arrays, fault = kept.read(file, of)
+    if fault:
+        print(f"{fault}; measuring again", flush=True)
+    if not arrays:
+        arrays = measure()
+        kept.save(file, of, **arrays)
+    return arrays
 
 
 def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) -> None:

@@ -1,6 +1,7 @@
 """The stages of the study: train both networks with probes, then measure the trained networks."""
 
 import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import Progress
 from vgg_jax.datasets.batches import normalise
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.landscape import band, hessian, interpret, probe, surface
+from vgg_jax.landscape import band, hessian, interpret, kept, probe, surface
+from vgg_jax.landscape.kept import Arrays
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.model.vgg import VGG
 from vgg_jax.runs import directory, log
@@ -26,7 +28,6 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training.step import make_recipe
 
 NETWORKS = {"plain": "none", "bn": "before"}  # name -> config.model.batch_norm
-Arrays = dict[str, np.ndarray]
 _FIRST, _SECOND, _LANCZOS = range(3)  # streams of randomness, folded into a seed's key
 
 
@@ -37,6 +38,12 @@ class Network(NamedTuple):
     workdirs: list[Path]
     model: nn.Module
     variables: list[Any]
+    settings: dict[str, Any]  # what a measure depends on besides the weights, by name
+    weights: list[dict[str, str]]  # of every seed, under its name
+
+    def of(self, *seeds: int) -> dict[str, Any]:
+        """What a measure of the seeds of these places depends on."""
+        return functools.reduce(operator.or_, (self.weights[place] for place in seeds), self.settings)
 
 
 def base_config(config: Config, batch_norm: str) -> Config:
@@ -74,8 +81,15 @@ def train(config: Config, splits: dict[str, Dataset], workdir: Path) -> dict[str
         for group in in_step(list(zip(seeded, workdirs))):
             fit_together([c for c, _ in group], splits, [w for _, w in group], Probe(fields.probe_steps, measure))
         loaded = [load_model(its_workdir, "latest", base, len(names)) for its_workdir in workdirs]
-        networks[name] = Network(base, workdirs, loaded[0][1], [variables for _, _, variables in loaded])
+        variables = [variables for _, _, variables in loaded]
+        weights = [{f"weights of {w.name}": kept.digest(v)} for w, v in zip(workdirs, variables)]
+        networks[name] = Network(base, workdirs, loaded[0][1], variables, _settings(config, base, splits), weights)
     return networks
+
+
+def _settings(config: Config, base: Config, splits: dict[str, Dataset]) -> dict[str, Any]:
+    study = {name: value for name, value in configs.flatten(config).items() if name.startswith("landscape.")}
+    return directory.fields(base) | study | {f"{split} images": part.fingerprint for split, part in splits.items()}
 
 
 def probes(network: Network) -> Arrays:
@@ -124,20 +138,21 @@ def surfaces(config: Config, network: Network, dataset: Dataset, folder: Path, n
     scan = surface.make_scan(score)
     progress = Progress(len(network.variables) * sum(map(len, grids.values())), f"surface of {name}", " points")
     found: dict[int, list[np.ndarray]] = {1: [], 2: []}
-    for seed, variables in enumerate(network.variables, config.seed):
+    for place, variables in enumerate(network.variables):
+        seed = config.seed + place
         key = jax.random.key(np.uint32(seed))
         d1, d2 = (surface.direction(jax.random.fold_in(key, i), variables["params"]) for i in (_FIRST, _SECOND))
 
         at = functools.partial(scan, variables["params"], variables["batch_stats"], d1, d2)
         for dimensions, points in grids.items():
             file = folder / f"surface_{dimensions}d_{name}_seed{seed}.npz"
-            values = surface.evaluate(at, points, file, progress)
+            values = surface.evaluate(at, points, file, network.of(place), progress)
             found[dimensions].append(values.reshape(*[fields.surface_points] * dimensions, 2))
     progress.close()
     return {"line": np.array(found[1]), "plane": np.array(found[2]), "axis": grids[1][:, 0]}
 
 
-def sharpness(config: Config, network: Network, dataset: Dataset, name: str) -> Arrays:
+def sharpness(config: Config, network: Network, dataset: Dataset, folder: Path, name: str) -> Arrays:
     """Ritz values [seeds, iterations] of the Hessian, plain and filter-normalised; loss and worst loss [seeds]."""
     fields, score = config.landscape, make_score(config, network, dataset)
 
@@ -155,9 +170,13 @@ def sharpness(config: Config, network: Network, dataset: Dataset, name: str) -> 
         }
 
     progress, found = Progress(fields.seeds, f"sharpness of {name}", " networks"), []
-    for seed, variables in enumerate(network.variables, config.seed):
-        key = jax.random.fold_in(jax.random.key(np.uint32(seed)), _LANCZOS)
-        found.append(jax.device_get(measure(variables, key)))
+    for place, variables in enumerate(network.variables):
+        seed = config.seed + place
+        file, of = folder / f"sharp_{name}_seed{seed}.npz", network.of(place)
+        if not (one := kept.read(file, of)[0]):
+            one = jax.device_get(measure(variables, jax.random.fold_in(jax.random.key(np.uint32(seed)), _LANCZOS)))
+            kept.save(file, of, **one)
+        found.append(one)
         progress.update(1)
     progress.close()
     return {key: np.array([one[key] for one in found]) for key in found[0]}

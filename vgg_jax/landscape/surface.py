@@ -1,7 +1,5 @@
 """The loss around a trained network, on filter-normalised lines and planes (Li et al. 2018)."""
 
-import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import Progress
+from vgg_jax.landscape import kept
 from vgg_jax.training.step import together
 
 BATCH = 8  # grid points per call
@@ -61,13 +59,14 @@ def make_scan(score: Score) -> Callable[..., jax.Array]:
     return jax.jit(scan)
 
 
-def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, progress: Progress) -> np.ndarray:
+def evaluate(
+    scan: Callable[..., jax.Array], points: np.ndarray, file: Path, of: kept.Of, progress: Progress
+) -> np.ndarray:
     """Loss and accuracy [P, 2] at points [P, 2], in batches; finished ones are saved in file and not repeated."""
     values = np.full((len(points), 2), np.nan, np.float32)
-    if file.exists():
-        kept = load(file)
-        if np.array_equal(kept["points"], points):
-            values = kept["values"]
+    done_before, _ = kept.read(file, of)
+    if done_before and np.array_equal(done_before["points"], points):
+        values = done_before["values"]
     done = ~np.isnan(values[:, 0])
     progress.update(int(done.sum()))
     todo = np.flatnonzero(~done)
@@ -75,28 +74,9 @@ def evaluate(scan: Callable[..., jax.Array], points: np.ndarray, file: Path, pro
         chosen = todo[start : start + BATCH]
         padded = points[np.resize(chosen, BATCH)]  # one compiled size
         values[chosen] = np.nan_to_num(np.asarray(scan(padded))[: len(chosen)], nan=np.inf, posinf=np.inf)
-        save(file, points=points, values=values)
+        kept.save(file, of, points=points, values=values)
         progress.update(len(chosen))
     return values
-
-
-def save(file: Path, **arrays: Any) -> None:
-    """Write an npz file in one piece, so that a crash leaves no half-written one."""
-    partial = file.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)
-    os.replace(partial, file)
-
-
-def load(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz.
-
-    Raises: UserError when it is damaged.
-    """
-    try:
-        with np.load(file) as kept:
-            return dict(kept)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{file} is damaged; delete it, and the same command measures it again") from None
 
 
 def negative_curvature(losses: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.console.flags import path
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import numerics, origin
@@ -22,6 +23,11 @@ from vgg_jax.training.optim import goes_on
 
 # Fields that may differ when a run resumes: they change no result.
 _CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """The fields of a config that a result depends on, by name."""
+    return {name: value for name, value in configs.flatten(config).items() if name not in _CHANGEABLE}
 
 
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
@@ -40,7 +46,8 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
         elif processes.is_first():
-            write(workdir / "run.json", json.dumps(describe(data) | origin.describe(), indent=2) + "\n")
+            where = {"data_dir": str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""}
+            write(workdir / "run.json", json.dumps(describe(data) | where | origin.describe(), indent=2) + "\n")
             write(workdir / "config.json", configs.to_json(config))
         else:
             raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
@@ -161,6 +168,7 @@ def _check_facts(facts: Any) -> None:
     """Raises: ValueError or another error that a damaged run.json leads to."""
     colours = [facts["mean"], facts["std"]]
     names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])
+    names = names and isinstance(facts.get("data_dir", ""), str)
     numbers = all(len(colour) == 3 and all(type(x) in (int, float) for x in colour) for colour in colours)
     settings = isinstance(facts.get("jax_settings", {}), dict)
     if not names or not numbers or not settings or set(facts["fingerprint"]) != {"train", "validation", "test"}:

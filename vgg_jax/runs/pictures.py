@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from vgg_jax.datasets.load import Dataset
 
+TRAIN = "mean since the point before, with augmentation and dropout"  # what a record has of the training images
 COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}  # safe for colour-blind readers
 
 
@@ -27,9 +28,7 @@ def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
         axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss")
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.suptitle(
-        "train: running mean over the epoch, with augmentation and dropout; dotted: learning-rate drops", fontsize=9
-    )
+    figure.suptitle(f"train: {TRAIN}; dotted: learning-rate drops", fontsize=9)
     write(figure, file)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vgg_jax.runs.pictures import COLOURS, subplots, write
+from vgg_jax.runs.pictures import COLOURS, TRAIN, subplots, write
 
 
 def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
@@ -55,6 +55,6 @@ def curves(result: dict[str, Any], file: Path) -> None:
     for split in ("train", "test"):
         axes[0, 0].plot([], [], color=COLOURS[split], label=split)
     axes[0, 0].legend(fontsize=7)
-    figure.supxlabel("epoch", fontsize=9)
+    figure.supxlabel(f"epoch (train: {TRAIN})", fontsize=9)
     figure.supylabel("accuracy (%)", fontsize=9)
     write(figure, file)

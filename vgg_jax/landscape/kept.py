@@ -1,0 +1,58 @@
+"""Saved measures: npz files that say what they were measured of, and are used only as long as that is unchanged."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vgg_jax.console.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+Of = Mapping[str, Any]  # what a measure depends on, by name: settings, images, weights
+_OF = "measured_of"
+
+
+def read(file: Path, of: Of) -> tuple[Arrays, str]:
+    """(arrays, ""), or ({}, why they cannot serve); both are empty where there is no file.
+
+    Raises: UserError when it is damaged.
+    """
+    if not file.exists():
+        return {}, ""
+    try:
+        with np.load(file) as found:
+            arrays = dict(found)
+        old = json.loads(str(arrays.pop(_OF, "null")))
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{file} is damaged; delete it, and the same command measures it again") from None
+    if old is None:  # of an earlier version; nothing else in it tells one network from another
+        return {}, f"{file} does not say which network it was measured of"
+    changed = [name for name, value in _plain(of).items() if old.get(name) != value]
+    return ({}, f"{file} was measured with other {', '.join(changed)}") if changed else (arrays, "")
+
+
+def save(file: Path, of: Of, **arrays: Any) -> None:
+    """Write an npz file in one piece, so that a crash leaves no half-written one."""
+    partial = file.with_suffix(".partial.npz")
+    words: dict[str, Any] = {_OF: json.dumps(_plain(of))}
+    np.savez(partial, **arrays, **words)
+    os.replace(partial, file)
+
+
+def digest(weights: Any) -> str:
+    """SHA-256 of a tree of arrays."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(weights):
+        found.update(repr((leaf.shape, leaf.dtype)).encode())
+        found.update(np.ascontiguousarray(leaf).data)
+    return found.hexdigest()
+
+
+def _plain(of: Of) -> dict[str, Any]:
+    return json.loads(json.dumps(of))
