@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from small import ALL, ROOT, SMALL, flags, plain_convolution, touch
 
 from vgg_jax import main
+from vgg_jax.console import errors
 from vgg_jax.model import layers
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -43,6 +44,12 @@ def quick(request):
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch, request.module)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_command(monkeypatch):
+    """A test that has run a command does not let those after it end the process."""
+    monkeypatch.setattr(errors, "_in_a_command", False)
 
 
 @pytest.fixture(scope="session")
