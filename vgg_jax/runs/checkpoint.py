@@ -47,7 +47,7 @@ class Checkpoints:
         self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
-        self.ending = ""  # why the run is about to end, to be said where a save is refused
+        self.ending = ""  # why the run is about to end; put before the message of a refused save
 
     def save_latest(self, state: TrainState) -> None:
         """Save in the background, after waiting for the previous save."""
@@ -75,7 +75,7 @@ class Checkpoints:
         return set(self._latest.all_steps())
 
     def best_step(self) -> int | None:
-        """Of the best variables that are on the disk."""
+        """The step of the best variables on the disk; None if there are none."""
         return self._best.latest_step()
 
     def restore(self, template: TrainState, step: int) -> TrainState:

@@ -1,6 +1,6 @@
 """Settings of JAX, outside any config, that change what a run draws or how precisely it computes.
 
-What only rounds otherwise (versions, XLA's own flags, the number of devices) is not among them.
+Not among them is what changes only rounding: versions, XLA's flags, the number of devices.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ NAMES = (
 
 
 def settings() -> dict[str, Any]:
-    """Those of this process, as far as this JAX has them."""
+    """The settings of this process, as far as this JAX has them."""
     return {name: getattr(jax.config, name) for name in NAMES if hasattr(jax.config, name)}
 
 
 def check(workdir: Path, recorded: Mapping[str, Any]) -> None:
-    """Raises: UserError naming what differs from what the run was begun with; older runs have recorded nothing."""
+    """Raises: UserError naming the settings that are not those of the run's start; older runs have recorded none."""
     now = settings()
     differing = {name: there for name, there in recorded.items() if name in now and now[name] != there}
     if differing:

@@ -71,9 +71,9 @@ class Run:
         raise RunFailed(f"{what}; {f'kept in {self.workdir}: {kept}' if kept else 'nothing is saved yet'}. {advice}")
 
     def _rescue(self, ending: str) -> None:
-        """Before the run ends otherwise than by a save: have the best epoch and the curves on the disk.
+        """Save the best epoch and the curves before the run ends in an error.
 
-        Raises: UserError, which says first why the run ends, when that is refused.
+        Raises: UserError, which says first why the run ends, when the disk refuses.
         """
         self.checkpoints.ending = f"{ending}. Besides, "
         self._save_best()
@@ -166,7 +166,7 @@ class Run:
         return self
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        """Close it; an error is what is told, whatever becomes of the last save."""
+        """After an error, save the best epoch if possible; then close. The error is raised even if that save fails."""
         refused = isinstance(error, UserError) and not isinstance(error, RunFailed)  # by the disk, just now
         if error and not refused and jax.process_count() == 1:  # else others may be gone, who would have to save too
             with contextlib.suppress(Exception):

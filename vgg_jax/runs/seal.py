@@ -47,12 +47,12 @@ def is_cut_off(folder: Path) -> bool:
 
 
 def _comment(lines: str) -> str:
-    """The first line of a seal, which `sha256sum -c` skips: of what follows, since it could be cut short."""
+    """The first line of a seal, which `sha256sum -c` skips: a checksum of the lines below, which could be cut short."""
     return f"# {hashlib.sha256(lines.encode()).hexdigest()}  below\n"
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Those of a checkpoint, by name. Hidden ones (.DS_Store, NFS's .nfs0001) come and go by themselves."""
+    """The files of a checkpoint, by name. Hidden ones (.DS_Store, NFS's .nfs0001) come and go by themselves."""
     files = [p for p in folder.rglob("*") if p.is_file() and p != folder / NAME and not _is_hidden(p)]
     return {p.relative_to(folder).as_posix(): p for p in sorted(files)}
 

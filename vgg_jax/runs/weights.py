@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.console.flags import path
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import directory, seal
 from vgg_jax.runs.checkpoint import load_model
@@ -25,12 +26,12 @@ def start_from(config: Config, workdir: Path, state: TrainState, placement: Plac
     Where the number of classes differs, arrays whose shape depends on it stay as they are. workdir/start.json
     records what was taken.
 
-    Raises: UserError when there is no such run, its network is another one, or its weights are no longer those
-      that workdir's run began with.
+    Raises: UserError when there is no such run, it has another network, or its weights have changed since the run
+      in workdir began with them.
     """
     if not config.train.start_from:
         return state
-    source = Path(config.train.start_from).expanduser()
+    source = path(config.train.start_from)
     its_config, facts = directory.read_run(source)
     if any(code.of(config)):
         its_config = configs.with_code(its_config, config)
