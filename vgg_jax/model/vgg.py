@@ -65,7 +65,7 @@ class VGG(nn.Module):
       residual: every convolution becomes a block conv-BN-act-conv-BN, plus its input, act.
       activation: a key of `ACTIVATIONS`.
       kernel_init: a key of `KERNEL_INITS`.
-      dtype: dtype of the computation; parameters and statistics stay float32.
+      dtype: dtype of the computation; parameters, statistics and the last layer stay float32.
       axis_name: average BatchNorm statistics over this mapped axis (`pmap`), or "".
     """
 
@@ -109,7 +109,8 @@ class VGG(nn.Module):
             x = self._dense(features, f"fc{i}")(x)
             x = self._activate(x, f"_fc{i}" if self.batch_norm_head else "", train)
         x = Dropout(_at(self.head_dropout, len(self.hidden)), name="dropout_logits")(x, train)
-        return self._dense(self.num_classes, "logits")(x).astype(jnp.float32) * self.logits_scale
+        wide = jnp.promote_types(self.dtype, jnp.float32)  # bfloat16 logits would tie, and round confidences
+        return self._dense(self.num_classes, "logits", wide)(x) * self.logits_scale
 
     def _block(self, x: jax.Array, features: int, name: str, train: bool, pooled: bool) -> jax.Array:
         """One convolution and its activation, or the residual block that replaces them, and the max-pool."""
@@ -156,9 +157,9 @@ class VGG(nn.Module):
             name=name,
         )
 
-    def _dense(self, features: int, name: str) -> nn.Dense:
+    def _dense(self, features: int, name: str, dtype: Any = None) -> nn.Dense:
         kernel_init = KERNEL_INITS[self.kernel_init][1]
-        return nn.Dense(features, use_bias=self.bias, dtype=self.dtype, kernel_init=kernel_init, name=name)
+        return nn.Dense(features, use_bias=self.bias, dtype=dtype or self.dtype, kernel_init=kernel_init, name=name)
 
 
 def _at(rates: tuple[float, ...], i: int) -> float:

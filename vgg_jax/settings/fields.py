@@ -90,7 +90,12 @@ class Model:
         "msr", "kernel initialisation; biases start at 0",
         "msr", "xavier_normal", "kaiming_leaky", "he_normal", "identity",
     )  # fmt: skip
-    dtype = field("float32", "dtype of the computation; parameters stay float32", "float32", "bfloat16")
+    dtype = field(
+        "float32",
+        "dtype of the computation; parameters, statistics and the last layer stay float32",
+        "float32",
+        "bfloat16",
+    )
 
 
 class Augment:

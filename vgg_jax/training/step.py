@@ -1,5 +1,6 @@
 """The training step and its chunks: pure functions on a `TrainState`."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class TrainState(struct.PyTreeNode):
       step: scalar int32, optimizer steps done.
       key: the run's PRNG key, never changed; all randomness is folded in from it and the step.
       params, batch_stats: the variables of `VGG`; batch_stats is {} without BatchNorm.
-      average: moving average over steps of params and batch_stats, or {} when none is kept.
+      average: moving average of params and batch_stats after every step, or {} when none is kept.
       opt_state: the optax optimizer's state.
       sums: totals since the last log point: loss, correct and count (summed over examples), and
         bad_step, the first step whose loss was not finite, or -1.
@@ -182,11 +183,19 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
         if recipe.average:
-            average = optax.incremental_update(state.trained, state.average, 1 - recipe.average)
-            state = state.replace(average=average)
+            share = _share_of_newest(recipe.average, state.step)
+            state = state.replace(average=optax.incremental_update(state.trained, state.average, share))
         return state, metrics
 
     return train_step
+
+
+def _share_of_newest(decay: float, steps: jax.Array) -> jax.Array:
+    """What the newest of so many weights has in their moving average: 1 at first, 1 - decay at last.
+
+    (1 - decay) / (1 - decay^steps): the average has no trace of the initialisation, like Adam's (Kingma & Ba 2015).
+    """
+    return (1 - decay) / -jnp.expm1(steps * math.log(decay))
 
 
 def add(
