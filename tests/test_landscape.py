@@ -15,7 +15,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import epoch_order, make_get_batch
 from vgg_jax.landscape import __main__ as landscape, band, hessian, kept, probe, study, surface, verdict
-from vgg_jax.runs import directory as rundir
+from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import read
 from vgg_jax.settings import config as configs
 from vgg_jax.training.step import init_state, make_recipe, make_train_step
@@ -317,7 +317,7 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     numbers = study.numbers
 
     def numbers_while_held(*given):
-        with pytest.raises(UserError, match="another process"), rundir.lock(tmp_path):
+        with pytest.raises(UserError, match="another process"), lock(tmp_path):
             pass
         return numbers(*given)
 

@@ -18,6 +18,7 @@ from vgg_jax.datasets.load import Dataset, load
 from vgg_jax.landscape import kept, pictures, study, verdict
 from vgg_jax.landscape.kept import Arrays
 from vgg_jax.runs import directory, origin
+from vgg_jax.runs.lock import lock
 from vgg_jax.settings import cache, code, config as configs
 from vgg_jax.settings.fields import Config
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
     directory.open_run(workdir, config, splits)
-    with directory.lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
+    with lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
         print(run(config, splits, workdir))
     print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
 

@@ -1,20 +1,19 @@
-"""A run's directory: the files that describe the run, its lock, and whether a command may resume it."""
+"""A run's directory: the files that describe the run, and whether a command may resume it."""
 
-import contextlib
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.console.errors import UserError
 from vgg_jax.console.flags import path
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import numerics, origin
+from vgg_jax.runs.lock import lock
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError
 from vgg_jax.settings.fields import Config
@@ -54,6 +53,10 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
 
 
 def _make(workdir: Path) -> None:
+    if sys.platform == "win32":
+        raise UserError(
+            "training needs Linux or macOS; on Windows, use WSL2"
+        )  # checkpoints refuse paths with a backslash
     if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
         raise UserError(
             f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
@@ -97,25 +100,6 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
 def _say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if old.get("code.sha256") != new.get("code.sha256"):
         print(f"{new['code.file']} has changed since the run in {workdir} began with it", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Lock a run directory; the system releases the lock when the process ends, even by a crash.
-
-    Raises: RunFailed when another process holds it.
-    """
-    if not processes.is_first():  # process 0 holds it for all
-        yield
-        return
-    with open(workdir / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFailed(f"another process is training in {workdir}; give another --workdir") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
 
 
 def read_run(

@@ -21,6 +21,7 @@ from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.forward import make_forward
 from vgg_jax.runs import directory, pictures
+from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import Record
 from vgg_jax.runs.resuming import common_step
 from vgg_jax.runs.run import Run
@@ -75,7 +76,7 @@ def fit_together(
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt raised inside them.
     with stop_signals() as stop, contextlib.ExitStack() as stack:
         for workdir in workdirs:
-            stack.enter_context(directory.lock(workdir))
+            stack.enter_context(lock(workdir))
         runs = [
             stack.enter_context(Run(c, data, workdir, recipe, forward, placement))
             for c, workdir in zip(configs, workdirs)
