@@ -59,7 +59,7 @@ def flax_loss(model, masks, batch_stats):
 
 
 def torch_logits(p, masks, images, batch_norm, statistics=None, train=False):
-    """The network as its authors define it, in NCHW; statistics {(layer, "mean" or "var")} are used, in training moved."""
+    """The network as its authors define it, in NCHW; statistics {(layer, "mean" or "var")} are used, or moved."""
 
     def activate(x, name):
         if batch_norm:

@@ -54,9 +54,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
 
 def _make(workdir: Path) -> None:
     if sys.platform == "win32":
-        raise UserError(
-            "training needs Linux or macOS; on Windows, use WSL2"
-        )  # checkpoints refuse paths with a backslash
+        raise UserError("training needs Linux or macOS; on Windows, use WSL2")
     if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
         raise UserError(
             f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
