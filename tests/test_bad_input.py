@@ -174,7 +174,7 @@ def pictures(tmp_path: Path) -> Path:
     (lambda root: (root / "test/fox").mkdir(), "'fox' is in only one of", "test"),
     (lambda root: (root / CAT).write_bytes(b"junk"), "cannot read picture", CAT),
     (lambda root: os.truncate(root / "test/dog/5.png", 999), "cannot read picture", "test/dog/5.png"),
-    (lambda root: (root / CAT).write_bytes(EPS), "cannot identify", CAT),  # and not run it
+    (lambda root: (root / CAT).write_bytes(EPS), "neither PNG nor JPEG", CAT),  # and not run it
     (lambda root: Image.new("L", (32, 32)).save(root / CAT, "JPEG", exif=TURNED), "cannot read picture", CAT),
     (lambda root: Image.new("L", (40, 32)).save(root / CAT), CAT + " is 40x32, not 32x32", ".resize=True"),
     (lambda root: Image.new("1", (8200, 8200)).save(root / CAT), CAT + " is 8200x8200", str(folders.MAX_PIXELS)),

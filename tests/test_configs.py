@@ -290,4 +290,37 @@ def test_a_config_of_an_earlier_version_means_what_it_did():
         group, name = field.split(".")
         del then[group][name]
     then["augment"]["flip"] = True
-    assert configs.flatten(configs.from_json(json.dumps(then))) == configs.flatten(now)
+    expected = configs.flatten(now) | {"data.shrink": "bicubic"}  # the only one that was another
+    assert configs.flatten(configs.from_json(json.dumps(then))) == expected
+
+
+NOTHING = [
+    ({"optimizer.name": "adam", "optimizer.momentum": 0.5}, "optimizer.momentum=0.5", "=sgd or sgdw or muon"),
+    ({"optimizer.name": "adamw", "optimizer.nesterov": True}, "optimizer.nesterov=True", "optimizer.name="),
+    ({"optimizer.muon_rate": 0.1}, "optimizer.muon_rate=0.1", "optimizer.name=muon"),
+    ({"optimizer.weight_decay": 0.0, "optimizer.decay": "kernels"}, "optimizer.decay=kernels", "weight_decay"),
+    ({"schedule.name": "cosine", "schedule.decay_rate": 0.1}, "schedule.decay_rate=0.1", "step or milestones"),
+    ({"schedule.milestones": (3.0,)}, "schedule.milestones=(3.0,)", "schedule.name=milestones"),
+    ({"schedule.name": "one_cycle", "schedule.warmup_epochs": 2.0}, "schedule.warmup_epochs=2.0", "cosine"),
+    ({"data.resize": True}, "data.resize=True", "data.name=folder"),
+    ({"data.name": "digits", "data.data_dir": "x"}, "data.data_dir=x", "cifar10 or cifar100 or folder"),
+    ({"augment.padding": "reflect"}, "augment.padding=reflect", "augment.crop"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "said", "needed"), NOTHING)
+def test_a_field_that_does_nothing_is_named(fields, said, needed, capsys):
+    configs.check_trains(configs.load("default", fields))
+    line = capsys.readouterr().err
+    assert line.startswith(f"config.{said} does nothing without ") and needed in line and line.count("\n") == 1
+
+
+def test_no_shipped_recipe_has_one_and_those_of_a_study_are_not_trained(capsys):
+    for file in sorted((ROOT / "configs").glob("[a-z]*.py")):
+        c = configs.load(file)
+        if file.stem.startswith("landscape"):
+            with pytest.raises(UserError, match=r"is for python -m vgg_jax\.landscape"):
+                configs.check_trains(c)
+        else:
+            configs.check_trains(c)
+    assert capsys.readouterr().err == ""

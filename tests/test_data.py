@@ -89,10 +89,21 @@ def test_resize_scales_and_crops_the_centre(tmp_path):
     picture = Image.new("RGB", (96, 64), "red")
     picture.paste("blue", (16, 0, 80, 64))
     picture.save(tmp_path / "wide.png")
-    pixels = read_picture(tmp_path / "wide.png", 32, resize=True)
+    pixels = read_picture(tmp_path / "wide.png", 32, "area")
     assert pixels.shape == (32, 32, 3)
     np.testing.assert_array_equal(pixels[16, 16], (0, 0, 255))
     assert (pixels[:, 2:-2] == (0, 0, 255)).all()  # the red sides are cropped
+
+
+def test_larger_pictures_are_averaged_over_areas_and_smaller_ones_are_enlarged(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    means = pixels[:, 16:-16].reshape(32, 3, 32, 3, 3).mean((1, 3))
+    assert np.abs(read_picture(tmp_path / "large.png", 32, "area") - means).max() <= 1
+    assert np.abs(read_picture(tmp_path / "large.png", 32, "bicubic") - means).max() > 9
+    small = Image.fromarray(pixels[:8, :8])
+    small.save(tmp_path / "small.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "small.png", 32, "area"), small.resize((32, 32)))
 
 
 @pytest.mark.skipif(not os.path.isdir(f"{CIFAR}/cifar10"), reason="CIFAR10_DIR names no tfds directory with cifar10")

@@ -158,7 +158,7 @@ def picture(scene, rng, there):
     else:
         content = mutate(content, rng)
     (there / file.name).write_bytes(content)
-    read = folders.read_picture(there / file.name, 32, resize=bool(rng.integers(2)))
+    read = folders.read_picture(there / file.name, 32, rng.choice(["area", "bicubic", ""]))
     assert read.shape == (32, 32, 3) and read.dtype == np.uint8
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vgg_jax.model import scores
-from vgg_jax.runs.log import Log, protocols
+from vgg_jax.runs.log import Log, at_chance, protocols
 
 LOGITS = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]]))
 LABELS = np.array([0, 1, 0, 1])
@@ -58,3 +58,21 @@ def test_log_goes_on_from_a_step_and_drops_what_came_after(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(r["step"], r["test_accuracy"]) for r in lines] == [(1, 0.1), (2, 0.2), (3, 0.9)]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "every", "stuck"),
+    [
+        ([0.1, 0.102, 0.099], 1, True),
+        ([0.1, 0.1], 1, False),  # too early to say
+        ([0.1, 0.1, 0.12], 1, False),  # it has begun
+        ([0.3, 0.3, 0.1, 0.1, 0.1], 1, True),  # it fell back
+        ([0.3, 0.1, 0.1], 1, False),
+        ([0.1], 12, True),
+        ([0.1, 0.2], 3, False),
+    ],
+)
+def test_chance_is_within_three_standard_deviations(accuracies, every, stuck):
+    """Of 50,000 images and 0.1, that is 0.104."""
+    records = [{"epoch": (i + 1) * every, "train_accuracy": a} for i, a in enumerate(accuracies)]
+    assert at_chance(records, 0.1, 50_000) == stuck

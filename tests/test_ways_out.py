@@ -143,3 +143,10 @@ def test_a_probe_that_fails(train, tmp_path):
     train(lambda state: state, probe=probe)
     assert records == [18]
     assert [r["step"] for r in log.read_lines(tmp_path / "0" / "probes.jsonl")] == list(range(0, 20, 3))
+
+
+@pytest.mark.parametrize("rate", ["0", "0.02"])
+def test_a_run_that_stays_at_chance_says_so_once(rate, tmp_path, capsys):
+    given = NEVER | {"train.epochs": "5", "optimizer.learning_rate": rate}
+    trained.train(config("quickstart", given), tmp_path / "run")
+    assert capsys.readouterr().out.count("still at chance (1") == (rate == "0")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
@@ -17,7 +17,7 @@ MAX_PIXELS = 64 * 2**20  # of one picture; larger ones are refused before decodi
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
-def folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[str, ...]]:
+def folder(root: Path, size: int, shrink: str) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """root/train/<class>/*.png and root/test/<class>/*, classes in alphabetical order."""
     for part in (root / "train", root / "test"):
         if not part.is_dir():
@@ -38,7 +38,7 @@ def folder(root: Path, size: int, resize: bool) -> tuple[Arrays, Arrays, tuple[s
         for split, names in classes.items()
     }
     progress = Progress(sum(map(len, files.values())), "decoding", " images")
-    train, test = (_decode(files[split], size, resize, progress) for split in ("train", "test"))
+    train, test = (_decode(files[split], size, shrink, progress) for split in ("train", "test"))
     progress.close()
     return train, test, tuple(classes["train"])
 
@@ -51,18 +51,42 @@ def _pictures(folder: Path) -> list[Path]:
     return found
 
 
-def _decode(files: list[tuple[Path, int]], size: int, resize: bool, progress: Progress) -> Arrays:
+def _decode(files: list[tuple[Path, int]], size: int, shrink: str, progress: Progress) -> Arrays:
     images = np.empty((len(files), size, size, 3), np.uint8)
     for i, (file, _) in enumerate(files):
-        images[i] = read_picture(file, size, resize)
+        images[i] = read_picture(file, size, shrink)
         progress.update(1)
     return images, np.array([label for _, label in files], np.int32)
 
 
-def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.ndarray:
-    """One picture as [size, size, 3] uint8; with resize, scaled and centre-cropped to fit.
+def read_picture(file: str | os.PathLike[str], size: int, shrink: str) -> np.ndarray:
+    """One picture as [size, size, 3] uint8, centre-cropped and scaled to fit.
 
-    Raises: UserError naming a file that is unreadable or, without resize, has another size.
+    Args:
+      shrink: how a larger one is scaled down: "area" averages (bicubic blurs more than CIFAR's own pictures are), or
+        "bicubic"; with "" only a picture of the right size is read.
+
+    Raises: UserError naming a file that is unreadable or, without shrink, has another size.
+    """
+    rgb = _upright(file)
+    if rgb.size == (size, size):
+        return np.asarray(rgb)
+    width, height = rgb.size
+    if not shrink:
+        raise UserError(
+            f"{file} is {width}x{height}, not {size}x{size}; --config.data.resize=True scales and crops pictures"
+        )
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = (left, top, left + side, top + side)
+    how = Image.Resampling.BOX if shrink == "area" and side > size else Image.Resampling.BICUBIC
+    return np.asarray(rgb.resize((size, size), how, box=square))
+
+
+def _upright(file: str | os.PathLike[str]) -> Image.Image:
+    """A picture's pixels in RGB.
+
+    Raises: UserError naming the file.
     """
     try:
         with (
@@ -74,22 +98,14 @@ def read_picture(file: str | os.PathLike[str], size: int, resize: bool) -> np.nd
                 raise UserError(f"{file} is {width}x{height}, over the limit of {MAX_PIXELS} pixels")
             if picture.mode.startswith(("I", "F")):
                 raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
-            rgb = ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it
-            width, height = rgb.size
+            return ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"no picture {file}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"cannot read picture {file}: it is neither PNG nor JPEG, or is damaged") from None
     except Exception as error:  # Pillow raises many classes for damaged pixels or EXIF
         if errors.is_of_the_machine(error):
             raise
         raise UserError(f"cannot read picture {file}: {error}") from None
-    if rgb.size == (size, size):
-        return np.asarray(rgb)
-    if not resize:
-        raise UserError(
-            f"{file} is {width}x{height}, not {size}x{size}; --config.data.resize=True scales and crops pictures"
-        )
-    side = min(width, height)
-    box = ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2)
-    return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))

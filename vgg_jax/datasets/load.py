@@ -132,7 +132,7 @@ def _of_a_source(config: Data) -> dict[str, Dataset]:
     elif config.name == "digits":
         train, test, names = _digits(config.image_size)
     else:
-        train, test, names = folder(path(config.data_dir), config.image_size, config.resize)
+        train, test, names = folder(path(config.data_dir), config.image_size, config.shrink if config.resize else "")
     held_out, kept = _draw(len(train[1]), config)
     training = (train[0][kept], train[1][kept]) if kept is not None else train
     mean, std = statistics(training[0])

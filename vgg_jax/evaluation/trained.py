@@ -138,7 +138,9 @@ class TrainedRun:
         if not isinstance(pictures, np.ndarray):
             if not pictures or not all(isinstance(file, (str, os.PathLike)) for file in pictures):
                 raise UserError("predict takes an array of images, or the names of picture files")
-            return np.stack([read_picture(file, size, resize=True) for file in pictures])
+            as_trained = self.config.data.name == "folder" and self.config.data.resize
+            shrink = self.config.data.shrink if as_trained else "area"
+            return np.stack([read_picture(file, size, shrink) for file in pictures])
         if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
             raise UserError(
                 f"predict takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"

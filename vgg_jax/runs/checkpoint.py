@@ -192,5 +192,9 @@ def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) ->
 
 
 def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
-    chosen = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=True, **options)
+    name = "/".join(folder.parts[-3:])  # several runs save at once, so each needs barriers of its own
+    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
+    chosen = ocp.CheckpointManagerOptions(
+        create=True, enable_async_checkpointing=True, multiprocessing_options=apart, **options
+    )
     return ocp.CheckpointManager(folder.absolute(), options=chosen)

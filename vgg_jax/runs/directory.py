@@ -15,7 +15,7 @@ from vgg_jax.model import network
 from vgg_jax.runs import numerics, origin
 from vgg_jax.runs.lock import lock
 from vgg_jax.settings import config as configs
-from vgg_jax.settings.check import MalformedError
+from vgg_jax.settings.check import MalformedError, does_something
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import goes_on
@@ -75,6 +75,7 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     old_config, old_facts = read_run(workdir)
     old, new = configs.flatten(old_config), configs.flatten(config)
     differing = [k for k in sorted(old | new) if k not in _CHANGEABLE and old.get(k) != new.get(k)]
+    differing = [k for k in differing if does_something(k, old) or does_something(k, new)]
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
         raise UserError(

@@ -1,6 +1,7 @@
 """The log of a run: `metrics.jsonl`, TensorBoard, the three protocols."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,3 +118,13 @@ def protocols(records: Sequence[Record]) -> dict[str, Record | None]:
         "best_test": pick(max(records, key=lambda r: r["test_accuracy"])),
         "selected": pick(max(validated, key=lambda r: r["validation_accuracy"])) if validated else None,
     }
+
+
+def at_chance(records: Sequence[Record], chance: float, images: int, epochs: int = 3) -> bool:
+    """Whether training accuracy, in so many epochs and at least the last three records, stayed at chance.
+
+    That is within three standard deviations above it, for the images of one record.
+    """
+    tail = [r for r in records if r["epoch"] > records[-1]["epoch"] - epochs] + list(records[-3:])
+    most = chance + 3 * math.sqrt(chance * (1 - chance) / images)
+    return records[-1]["epoch"] >= epochs and all(r["train_accuracy"] <= most for r in tail)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.console.progress import Stopwatch, clock
@@ -17,7 +18,7 @@ from vgg_jax.model.network import totals
 from vgg_jax.model.scores import scores
 from vgg_jax.runs import directory, origin, pictures
 from vgg_jax.runs.checkpoint import Checkpoints
-from vgg_jax.runs.log import Lines, Log, Record, protocols
+from vgg_jax.runs.log import Lines, Log, Record, at_chance, protocols
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.processes import is_first
 from vgg_jax.training.sharding import Placement
@@ -43,6 +44,7 @@ class Run:
         self.placement = placement
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
+        self.said_stuck = False
         self.drawn = 0  # records in curves.png
         self.seconds = 0.0  # taken by earlier sessions
 
@@ -104,6 +106,7 @@ class Run:
         if not all(math.isfinite(value) for value in record.values()):
             self._diverged(f"a loss is not finite after step {step}")
         self.log.write(record)
+        self._say_if_stuck(int(sums["count"]))
         if record[self.criterion] > self.best:
             self.best = record[self.criterion]
             self.unsaved_best = (step, jax.tree.map(jnp.copy, state.variables))
@@ -116,6 +119,19 @@ class Run:
             )
             + f"  {record['images_per_second']:,.0f} images/s  {clock(record['seconds'])}"
         )
+
+    def _say_if_stuck(self, images: int) -> None:
+        """Say once that training is no better than chance, which is not an error; images: those of a record."""
+        labels = self.data["train"].labels
+        chance = float(np.bincount(labels).max() / len(labels))
+        if not self.said_stuck and at_chance(self.log.records, chance, images) and is_first():
+            self.said_stuck = True
+            print(
+                f"training accuracy is still at chance ({chance:.1%}) after epoch {self.log.records[-1]['epoch']}; "
+                "what often helps: a lower config.optimizer.learning_rate, config.schedule.warmup_epochs, BatchNorm "
+                "(config.model.batch_norm), another config.model.kernel_init",
+                flush=True,
+            )
 
     def _evaluate(self, state: TrainState, split: str, dataset: Dataset) -> Record:
         logits = predict(self.forward, state.variables, dataset.images, self.eval_batch)

@@ -8,6 +8,7 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import directory, origin
 from vgg_jax.runs.loop import fit
+from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
 
@@ -17,6 +18,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
 
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """
+    configs.check_trains(config)
     found = splits or processes.in_turn("data", lambda: load.load(config))
     processes.in_turn("directory", lambda: directory.open_run(workdir, config, found))
     print(network.line(config, len(found["train"].class_names)))

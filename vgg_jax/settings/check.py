@@ -43,6 +43,29 @@ def check_value(name: str, field: Field, value: Any) -> None:
             raise UserError(f"config.{name} takes whole numbers, not {number!r}")
 
 
+def does_something(name: str, flat: Mapping[str, Any]) -> bool:
+    """Whether the field changes anything beside these others; `get_data` may read what it likes."""
+    other, *values = FIELDS[name].only if name in FIELDS and FIELDS[name].only else ("",)
+    if not other or (name.startswith("data.") and flat.get("code.data")):
+        return True
+    return flat[other] in values if values else flat[other] not in (0, "", "none")
+
+
+def needs(field: Field) -> str:
+    """What a field with `only` does something with, in words: 'optimizer.name=sgd or sgdw'."""
+    other, *values = field.only
+    return f"{other}={' or '.join(values)}" if values else other
+
+
+def idle(flat: Mapping[str, Any]) -> list[str]:
+    """A line for every field that is set and does nothing."""
+    return [
+        f"config.{name}={flat[name]} does nothing without {needs(field)}"
+        for name, field in FIELDS.items()
+        if name in flat and flat[name] != field.default and not does_something(name, flat)
+    ]
+
+
 def _is_whole(field: Field) -> bool:
     """Whether the field is a tuple of whole numbers."""
     return isinstance(field.default, tuple) and {type(x) for x in field.default} == {int}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -126,6 +127,21 @@ def flatten(config: Config) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def check_trains(config: Config) -> None:
+    """Say which fields do nothing.
+
+    Raises: UserError for the config of a study, of which training alone would use a part.
+    """
+    flat = flatten(config)
+    if "landscape.seeds" in flat:
+        raise UserError(
+            "a config with landscape fields is for python -m vgg_jax.landscape; "
+            "configs/vgg_a.py and vgg_a_bn.py train its two networks"
+        )
+    for line in check.idle(flat):
+        print(line, file=sys.stderr)
 
 
 def micro_batches(config: Config) -> int:

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 _ANY = float("inf")
+_SGD = ("optimizer.name", "sgd", "sgdw", "muon")
+_MUON = ("optimizer.name", "muon")
+_DROPS = ("schedule.name", "step", "milestones")
+_PEAK = ("schedule.name", "one_cycle", "triangular")
+_TRIANGLE = ("schedule.name", "triangular")
 
 
 class Field(NamedTuple):
@@ -20,6 +25,7 @@ class Field(NamedTuple):
       choices: the allowed texts; empty for any text.
       low, high: the smallest and largest allowed number, for a tuple of each element.
       before: the value in runs older than the field; None if all runs have the field.
+      only: another field and its values with which this one does something; without values, any but none, 0 or "".
     """
 
     default: Any
@@ -28,6 +34,7 @@ class Field(NamedTuple):
     low: float = -_ANY
     high: float = _ANY
     before: Any = None
+    only: Sequence[str] = ()
 
 
 def field(
@@ -37,9 +44,10 @@ def field(
     low: float = -_ANY,
     high: float = _ANY,
     before: T | None = None,
+    only: Sequence[str] = (),
 ) -> T:
     """Declare a field; to the type checker it has the type of its value."""
-    return Field(default, meaning, choices, low, high, before)  # type: ignore[return-value]
+    return Field(default, meaning, choices, low, high, before, only)  # type: ignore[return-value]
 
 
 # Output channels of every 3x3 convolution; each stage has one 2x2 max-pool, at its end unless pool="first".
@@ -56,14 +64,25 @@ STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
 
 class Data:
     name = field("cifar10", "the data set", "cifar10", "cifar100", "digits", "folder")
-    data_dir = field("", "cifar: tfds directory (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets); folder: its path")
-    archive = field("", "a local cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, to prepare data_dir from")
+    data_dir = field(
+        "",
+        "cifar: tfds directory (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets); folder: its path",
+        only=("data.name", "cifar10", "cifar100", "folder"),
+    )
+    archive = field(
+        "",
+        "a local cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, to prepare data_dir from",
+        only=("data.name", "cifar10", "cifar100"),
+    )
     train_size = field(0, "number of training images, drawn with data.seed; 0: all", low=0)
     validation_size = field(0, "number of training images held out for validation, drawn with data.seed", low=0)
     seed = field(0, "seed for drawing train_size and validation_size images", low=0, high=2**32 - 1)
     normalization = field("channel", "channel: training mean and std; half: (x - 0.5) / 0.5", "channel", "half")
     image_size = field(32, "side in pixels; every stage must halve it exactly", low=1, high=512)
-    resize = field(False, "folder: scale and centre-crop pictures of another size")
+    resize = field(False, "scale and centre-crop pictures of another size", only=("data.name", "folder"))
+    shrink = field(
+        "area", "how larger pictures are scaled down", "area", "bicubic", before="bicubic", only=("data.resize",)
+    )
 
 
 class Model:
@@ -76,8 +95,8 @@ class Model:
     batch_norm_epsilon = field(1e-3, "BatchNorm: added to the variance", low=1e-12, high=1)
     batch_norm_momentum = field(0.9, "decay of running statistics (0.1 in PyTorch's convention)", low=0, high=0.9999)
     stage_dropout: tuple[float, ...] = field(
-        (), "one rate per stage, applied after every convolution except the stage's last", low=0, high=0.99
-    )
+        (), "one rate per stage, applied after every convolution except the stage's last", low=0, high=0.99,
+    )  # fmt: skip
     head_dropout: tuple[float, ...] = field((), "one rate per dense layer, applied to its input", low=0, high=0.99)
     whitening = field(0, "patch side of a fixed first layer that whitens patches, e.g. 2", low=0, high=8, before=0)
     pool = field("last", "max-pool after the first or the last convolution of a stage", "last", "first", before="last")
@@ -104,7 +123,13 @@ class Augment:
         "none", "random", "alternate",
     )  # fmt: skip
     crop = field(0, "pixels of padding before a random crop of the original size", low=0, high=64)
-    padding = field("constant", "padding of the crop; constant: 0 after normalisation", "constant", "reflect")
+    padding = field(
+        "constant",
+        "padding of the crop; constant: 0 after normalisation",
+        "constant",
+        "reflect",
+        only=("augment.crop",),
+    )
     cutout = field(0, "side in pixels of a square set to 0 after normalisation", low=0, high=512)
 
 
@@ -119,19 +144,13 @@ class Optimizer:
         "sgd", "sgdw", "adam", "adamw", "muon",
     )  # fmt: skip
     learning_rate = field(0.01, "the schedule's peak", low=0, high=1e6)
-    momentum = field(0.9, "sgd, sgdw: momentum (with muon, of its sgd part)", low=0, high=0.9999)
-    nesterov = field(False, "sgd, sgdw: Nesterov momentum (with muon, in its sgd part)")
+    momentum = field(0.9, "momentum (with muon, of its sgd part)", low=0, high=0.9999, only=_SGD)
+    nesterov = field(False, "Nesterov momentum (with muon, in its sgd part)", only=_SGD)
     bias_rate = field(1.0, "factor on the learning rate of biases, BatchNorm's too", low=0, high=1e6, before=1.0)
-    muon_rate = field(
-        0.24,
-        "muon: peak learning rate of the convolution kernels",
-        low=0,
-        high=1e6,
-        before=0.24,
-    )
-    muon_momentum = field(0.6, "muon: momentum of the convolution kernels", low=0, high=0.9999, before=0.6)
+    muon_rate = field(0.24, "peak learning rate of the convolution kernels", low=0, high=1e6, before=0.24, only=_MUON)
+    muon_momentum = field(0.6, "momentum of the convolution kernels", low=0, high=0.9999, before=0.6, only=_MUON)
     weight_decay = field(5e-4, "not for muon's convolution kernels, whose norms are fixed; 0: none", low=0, high=1e3)
-    decay = field("all", "the parameters with weight decay", "all", "kernels")
+    decay = field("all", "the parameters with weight decay", "all", "kernels", only=("optimizer.weight_decay",))
 
 
 class Schedule:
@@ -140,20 +159,26 @@ class Schedule:
         "constant", "step", "milestones", "cosine", "one_cycle", "triangular",
     )  # fmt: skip
     warmup_epochs = field(
-        0.0, "linear warm-up from 0 (not one_cycle, triangular); half the run if it would fill the run", low=0, high=1e6
+        0.0,
+        "linear warm-up from 0; half the run if it would fill the run",
+        low=0,
+        high=1e6,
+        only=("schedule.name", "constant", "step", "milestones", "cosine"),
     )
-    decay_rate = field(0.5, "step, milestones: factor at each drop", low=0, high=1)
-    decay_epochs = field(25.0, "step: epochs between drops", low=0.01, high=1e9)
-    milestones: tuple[float, ...] = field((), "milestones: the epochs of the drops", low=0, high=1e9)
-    peak = field(0.3, "one_cycle, triangular: position of the peak, as a fraction of the run", low=0, high=0.999)
-    start = field(0.2, "triangular: first learning rate, as a fraction of the peak", low=0, high=1, before=0.2)
-    end = field(0.0, "triangular: last learning rate, as a fraction of the peak", low=0, high=1, before=0.0)
+    decay_rate = field(0.5, "factor at each drop", low=0, high=1, only=_DROPS)
+    decay_epochs = field(25.0, "epochs between drops", low=0.01, high=1e9, only=("schedule.name", "step"))
+    milestones: tuple[float, ...] = field(
+        (), "the epochs of the drops", low=0, high=1e9, only=("schedule.name", "milestones"),
+    )  # fmt: skip
+    peak = field(0.3, "position of the peak, as a fraction of the run", low=0, high=0.999, only=_PEAK)
+    start = field(0.2, "first learning rate, as a fraction of the peak", low=0, high=1, before=0.2, only=_TRIANGLE)
+    end = field(0.0, "last learning rate, as a fraction of the peak", low=0, high=1, before=0.0, only=_TRIANGLE)
 
 
 class Train:
     batch_size = field(
-        128, "images per step, over all devices; the last partial batch of an epoch is dropped", low=1, high=2**20
-    )
+        128, "images per step, over all devices; the last partial batch of an epoch is dropped", low=1, high=2**20,
+    )  # fmt: skip
     micro_batch = field(
         0, "most images that a device processes at once; BatchNorm uses their statistics; 0: the whole batch",
         low=0, high=2**20, before=0,
@@ -182,15 +207,15 @@ class Landscape:
         (0.01, 0.02, 0.05, 0.1, 0.2), "step sizes e of probes at w - e * gradient", low=1e-12, high=1e6
     )
     learning_rates: tuple[float, ...] = field(
-        (1e-3, 2e-3, 1e-4, 5e-4), "learning rates of the learning-rate band", low=1e-12, high=1e6
-    )
+        (1e-3, 2e-3, 1e-4, 5e-4), "learning rates of the learning-rate band", low=1e-12, high=1e6,
+    )  # fmt: skip
     band_epochs = field(5, "training epochs of the learning-rate band", low=1, high=10**6)
     images = field(1024, "number of training images to measure surfaces and sharpness on", low=1, high=10**6)
     surface_points = field(41, "grid points per side; odd, so that the middle is the network itself", low=5, high=1001)
     surface_radius = field(1.0, "half a side of the surface, in units of each filter's norm", low=1e-6, high=1e3)
     surface_statistics = field(
-        "stored", "BatchNorm statistics on the surface: the run's (stored) or the images' (batch)", "stored", "batch"
-    )
+        "stored", "BatchNorm statistics on the surface: the run's (stored) or the images' (batch)", "stored", "batch",
+    )  # fmt: skip
     hessian_iterations = field(30, "Lanczos iterations", low=1, high=1000)
     ascent_radius = field(0.01, "radius of the worst-case search, in units of each filter's norm", low=0, high=10)
     ascent_steps = field(20, "gradient-ascent steps of the worst-case search", low=1, high=1000)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from vgg_jax.settings.check import needs
 from vgg_jax.settings.fields import FIELDS, Field
 
 
@@ -33,11 +34,13 @@ def _text(value: Any) -> str:
 
 
 def _explained(field: Field) -> str:
+    """Meaning, where it does something, and what it may be."""
+    said = field.meaning + (f"; only with {needs(field)}" if field.only else "")
     if field.choices:
-        return f"{field.meaning} ({', '.join(field.choices)})"
+        return f"{said} ({', '.join(field.choices)})"
     if field.low == -float("inf"):
-        return field.meaning
-    return f"{field.meaning} [{_number(field.low)} to {_number(field.high)}]"
+        return said
+    return f"{said} [{_number(field.low)} to {_number(field.high)}]"
 
 
 def _number(value: float) -> str:

@@ -26,6 +26,7 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
     jobs = {}
     for row in rows:
         base = configs.load(row.file, overrides)
+        configs.check_trains(base)
         jobs[row.config] = [(c, workdir / row.config / f"seed{c.seed}") for c in configs.seeded(base, seeds)]
     return jobs
 
