@@ -13,9 +13,12 @@ test: venv/installed
 
 # In full, the tests that `make test` shortens: all recipes trained, our convolution, 40 interruptions, 300 bad inputs, lessons.
 FULL = configs generated lessons resume sharding train
+# And some as users compile them: with XLA's optimisation, which costs most of a test's time.
+SHIPPED = layers optim train
 
 test-all: venv/installed
 	VGG_JAX_ALL=1 venv/bin/python -m pytest $(FULL:%=tests/test_%.py)
+	VGG_JAX_SHIPPED=1 venv/bin/python -m pytest $(SHIPPED:%=tests/test_%.py)
 
 # The checks that a change must pass besides the tests.
 check: venv/installed

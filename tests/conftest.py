@@ -10,9 +10,11 @@ import pytest
 
 # The programs are small and compilation is most of a test's time, so: no optimisation, and with JAX 0.10 the older code
 # generator for fusions, which takes a third of the time. Later XLA versions do not know its flag and would abort.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-if version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+if "VGG_JAX_SHIPPED" not in os.environ:
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    if version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["VGG_JAX_CACHE"] = tempfile.mkdtemp(prefix="vgg_jax_test_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["VGG_JAX_CACHE"] + "/xla"
@@ -21,7 +23,7 @@ os.environ.pop("TFDS_DATA_DIR", None)
 
 import jax
 from matplotlib.figure import Figure
-from small import ALL, ROOT, SMALL, flags, plain_convolution, touch
+from small import ALL, ROOT, SHIPPED, SMALL, flags, plain_convolution, touch
 
 from vgg_jax import main
 from vgg_jax.console import errors
@@ -33,7 +35,7 @@ atexit.register(shutil.rmtree, os.environ["VGG_JAX_CACHE"], ignore_errors=True)
 
 def make_quick(patch, module=None):
     """A convolution that compiles in half the time, and no pictures, unless the test module is about them."""
-    if not (ALL or getattr(module, "OUR_CONVOLUTION", False)):
+    if not (ALL or SHIPPED or getattr(module, "OUR_CONVOLUTION", False)):
         patch.setattr(layers, "conv_cpu", plain_convolution)
     if not (ALL or getattr(module, "PICTURES", False)):
         patch.setattr(Figure, "savefig", touch)

@@ -19,6 +19,8 @@ from vgg_jax.settings.fields import Config
 ROOT = Path(__file__).parent.parent
 ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: the tests in full size
 
+SHIPPED = "VGG_JAX_SHIPPED" in os.environ  # `make test-all`: some tests compile as users do
+
 # A network that compiles in a second or two, on digits, which need no download.
 SMALL = {
     "data.name": "digits",

@@ -1,6 +1,7 @@
 """A run directory suffices to evaluate, to predict and to tell what was trained."""
 
 import json
+import re
 import shlex
 import shutil
 
@@ -70,6 +71,26 @@ def test_the_command_prints_the_report(run, capsys):
     text = capsys.readouterr().out
     assert "on 360 test images" in text and "top-5" in text and "calibration error" in text
     assert "test-time augmentation (flip)" in text
+
+
+def test_a_temperature_is_fitted_on_held_out_images_and_kept_with_the_run(run, tmp_path, capsys):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    images = data.load(rundir.read_run(run)[0])["test"].images
+    before = load(workdir)
+    evaluate.main(["--workdir", str(workdir), "--calibrate"])
+    text = capsys.readouterr().out
+    assert re.search(r"with temperature \d\.\d+, fitted on 40 validation images: cross-entropy", text)
+    after = load(workdir)
+    report, found = after.evaluate("validation"), after.temperature
+    assert before.evaluate("validation")["accuracy"] == report["accuracy"] and found != 1
+    assert report["calibrated"]["cross_entropy"] < report["cross_entropy"]
+    powers = load(run).predict(images) ** (1 / found)
+    np.testing.assert_allclose(after.predict(images), powers / powers.sum(1, keepdims=True), rtol=1e-3, atol=1e-6)
+    assert load(workdir, "best").temperature == 1  # of the other checkpoint, nothing is known
+    (workdir / "calibration.json").write_text('{"latest": {"step": 1, "temperature": 9}}')  # of an earlier step
+    assert load(workdir).temperature == 1
+    (workdir / "calibration.json").write_text("[")
+    assert load(workdir).temperature == 1
 
 
 def test_the_training_curve_is_what_its_picture_says(run, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from vgg_jax.console.errors import UserError
+from vgg_jax.evaluation import temperature
 from vgg_jax.model import scores
 from vgg_jax.runs.log import Log, at_chance, protocols
 
@@ -31,6 +33,18 @@ def test_calibration_by_hand():
     assert error == pytest.approx((1 * abs(0 - 0.4) + 3 * abs(2 / 3 - 0.7)) / 4)
     sure = np.array([[100.0, 0.0]])
     assert scores.calibration(sure, np.array([0]))[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_temperature_is_the_one_that_the_labels_were_drawn_with():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (20_000, 10))
+    labels = (logits / 2.5 + rng.gumbel(size=logits.shape)).argmax(-1)  # drawn from softmax(logits / 2.5)
+    found = temperature.fit(logits, labels)
+    assert found == pytest.approx(2.5, rel=0.03)
+    before, after = (scores.calibration(x, labels)[0] for x in (logits, logits / found))
+    assert before > 0.2 and after < 0.02
+    with pytest.raises(UserError, match="all classified right"):
+        temperature.fit(logits, logits.argmax(-1))
 
 
 def record(step, test, validation=None):

@@ -18,6 +18,10 @@ def main(argv: Sequence[str]) -> None:
             "choices": FIELDS["train.tta"].choices, "default": "none",
             "help": "also score the average over mirrored (and shifted) images",
         },
+        "--calibrate": {
+            "action": "store_true",
+            "help": "first fit a temperature on the validation images, for the probabilities of predict",
+        },
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation import report
@@ -25,6 +29,8 @@ def main(argv: Sequence[str]) -> None:
 
     folder = given.workdir / "evaluation"
     run = load(given.workdir, given.checkpoint, overrides, given.config)
+    if given.calibrate:
+        run.calibrate()
     print(report.text(run.evaluate(given.split, given.tta, out=folder)))
     print(f"pictures and {given.checkpoint}_{given.split}.json in {folder}")
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from vgg_jax.console import errors, flags
 
+SURE = 0.5  # of a probability; below it the network doubts
+
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
@@ -18,9 +20,16 @@ def main(argv: Sequence[str]) -> None:
     from vgg_jax.evaluation.trained import load
 
     run = load(given.workdir, given.checkpoint, overrides, given.config)
+    unsure = False
     for file, probabilities in zip(given.pictures, run.predict(given.pictures)):
+        unsure |= probabilities.max() < SURE
         best = sorted(zip(probabilities, run.class_names), reverse=True)[:3]
         print(f"{file}: {', '.join(f'{name} {probability:.1%}' for probability, name in best)}")
+    if unsure:
+        print(
+            f"Below {SURE:.0%} the network is not sure. It knows {len(run.class_names)} classes and names one of them "
+            "whatever a picture shows, at times a wrong one surely."
+        )
 
 
 if __name__ == "__main__":

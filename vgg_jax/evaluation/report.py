@@ -25,6 +25,12 @@ def score(logits: np.ndarray, dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def calibrated(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The scores that a temperature changes, of logits [N, C] divided by it."""
+    cross_entropy = scores.scores(logits, labels)["cross_entropy"]
+    return {"cross_entropy": cross_entropy, "calibration_error": scores.calibration(logits, labels)[0]}
+
+
 def draw(logits: np.ndarray, dataset: Dataset, report: dict[str, Any], folder: Path, name: str) -> None:
     """Draw confusion matrix, reliability diagram and the most confident mistakes, as folder/<name>_*.png."""
     pictures.confusion(np.array(report["confusion"]), dataset.class_names, folder / f"{name}_confusion.png")
@@ -44,8 +50,14 @@ def text(report: dict[str, Any]) -> str:
     lines = [
         f"{report['checkpoint']} checkpoint (step {report['step']}) on {report['images']:,} {report['split']} images",
         f"cross-entropy {report['cross_entropy']:.4f}  accuracy {report['accuracy']:.2%}  "
-        f"top-5 {report['top5_accuracy']:.2%}  calibration error {report['calibration_error']:.4f}",
+        + (f"top-5 {report['top5_accuracy']:.2%}  " if len(names) > 5 else "")
+        + f"calibration error {report['calibration_error']:.4f}",
     ]
+    if fitted := report.get("calibrated"):
+        lines.append(
+            f"with temperature {fitted['temperature']:.3f}, fitted on {fitted['images']:,} {fitted['split']} images: "
+            f"cross-entropy {fitted['cross_entropy']:.4f}  calibration error {fitted['calibration_error']:.4f}"
+        )
     if report["chosen_on"] == report["split"]:
         lines.append(
             f"this checkpoint was chosen on these same {report['split']} images, so its accuracy on them is optimistic"

@@ -18,7 +18,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.console.flags import path
 from vgg_jax.datasets.folder import read_picture
 from vgg_jax.datasets.load import Dataset, load as load_data
-from vgg_jax.evaluation import report
+from vgg_jax.evaluation import report, temperature
 from vgg_jax.model import scores
 from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
 from vgg_jax.runs import directory, log, training
@@ -73,7 +73,24 @@ class TrainedRun:
 
         Raises: UserError for a file that cannot be read, or an array of another dtype or shape.
         """
-        return scores.softmax(self._logits(self._images(pictures), tta)).astype(np.float32)
+        return scores.softmax(self._logits(self._images(pictures), tta) / self.temperature).astype(np.float32)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by before they become probabilities; 1.0 before `calibrate`."""
+        found = temperature.read(self.workdir, self.checkpoint, self.step)
+        return found["temperature"] if found else 1.0
+
+    def calibrate(self) -> float:
+        """Fit the temperature on the run's validation images and store it in calibration.json; returns it.
+
+        Raises: UserError when the run held out no images, or classifies all of them right.
+        """
+        dataset = self._split("validation")
+        found = temperature.fit(self._finite_logits(dataset.images), dataset.labels)
+        stored = {"step": self.step, "temperature": found, "split": "validation", "images": len(dataset)}
+        temperature.write(self.workdir, self.checkpoint, stored)
+        return found
 
     def evaluate(
         self, split: str | Dataset = "test", tta: str = "none", out: str | os.PathLike[str] | None = None
@@ -86,17 +103,13 @@ class TrainedRun:
           out: a folder for the report as JSON and its pictures; nothing is written without one.
 
         Returns: the report: accuracies in [0, 1], cross-entropy in nats, calibration error, accuracy by class,
-          confusion matrix [C, C] (rows are the true classes).
+          confusion matrix [C, C] (rows are the true classes); after `calibrate` also the calibrated scores.
 
         Raises: UserError when the split is empty or differs from the run's, or when the network had diverged.
         """
         name = split if isinstance(split, str) else "given"
         dataset = self._split(split) if isinstance(split, str) else split
-        logits = self._logits(dataset.images)
-        if not np.isfinite(logits).all():
-            raise UserError(
-                f"step {self.step} of {self.workdir} had diverged: its outputs are not finite; try --checkpoint best"
-            )
+        logits = self._finite_logits(dataset.images)
         found = {
             "checkpoint": self.checkpoint,
             "chosen_on": self._chosen_on,
@@ -105,6 +118,8 @@ class TrainedRun:
             "images": len(dataset),
             **report.score(logits, dataset),
         }
+        if fitted := temperature.read(self.workdir, self.checkpoint, self.step):
+            found["calibrated"] = fitted | report.calibrated(logits / fitted["temperature"], dataset.labels)
         if tta != "none":
             found["tta"] = {"views": tta, **scores.scores(self._logits(dataset.images, tta), dataset.labels)}
         if out is not None:
@@ -163,6 +178,14 @@ class TrainedRun:
     @functools.cached_property
     def _forward(self) -> Forward:
         return make_forward(self.model, self._facts["mean"], self._facts["std"])
+
+    def _finite_logits(self, images: np.ndarray) -> np.ndarray:
+        logits = self._logits(images)
+        if not np.isfinite(logits).all():
+            raise UserError(
+                f"step {self.step} of {self.workdir} had diverged: its outputs are not finite; try --checkpoint best"
+            )
+        return logits
 
     def _logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
         return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta)
