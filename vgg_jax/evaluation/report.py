@@ -46,6 +46,10 @@ def text(report: dict[str, Any]) -> str:
         f"cross-entropy {report['cross_entropy']:.4f}  accuracy {report['accuracy']:.2%}  "
         f"top-5 {report['top5_accuracy']:.2%}  calibration error {report['calibration_error']:.4f}",
     ]
+    if origin := report.get("origin"):
+        lines.append(
+            f"imported from {origin['file']} (SHA-256 {origin['sha256'][:12]}...), not trained in this directory"
+        )
     if report["chosen_on"] == report["split"]:
         lines.append(
             f"this checkpoint was chosen on these same {report['split']} images, so its accuracy on them is optimistic"

@@ -89,7 +89,7 @@ def _block(model: Any, inputs: int, outputs: int, name: str, pool: list[Layer]) 
 
 
 def _head(model: Any, channels: int, num_classes: int) -> Iterator[Layer]:
-    """Dropout follows every hidden layer, if only at rate 0: it gives the dense layers torchvision's numbers 0, 3, 6."""
+    """Dropout follows every hidden layer, if only at rate 0: so the dense layers have torchvision's numbers 0, 3, 6."""
     rates = dict(enumerate(model.head_dropout))
     if rates.get(0):
         yield Layer("dropout", "dropout_first", size=rates[0])

@@ -68,7 +68,7 @@ def to_torch(table: list[Leaf], variables: Mapping[str, np.ndarray], steps: int 
     state: Arrays = {}
     for leaf in table:
         value = np.asarray(variables[leaf.path]) if leaf.path else np.ones(leaf.shape, np.float32)
-        state[leaf.key] = np.ascontiguousarray(leaf.to_torch(value))
+        state[leaf.key] = np.array(leaf.to_torch(value), order="C")
         if leaf.key.endswith(".running_var"):
             state[leaf.key.replace("running_var", "num_batches_tracked")] = np.array(steps, np.int64)
     return state
