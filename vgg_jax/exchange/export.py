@@ -33,14 +33,14 @@ def export(out: Outgoing, to: str, folder: Path) -> Path:
 
 
 def _safetensors(out: Outgoing) -> Files:
-    save: Any = need("safetensors.numpy", "safetensors").save
+    save: Any = need("safetensors.numpy").save
     layout = {"format": "flax" if out.is_own else "pt"}  # which the Hub shows
     return {"model.safetensors": save(state(out), layout), "README.md": card(out).encode()}
 
 
 def _pytorch(out: Outgoing) -> Files:
     layers(out)  # refuses networks of one's own
-    torch: Any = need("torch", "torch")
+    torch: Any = need("torch")
     file = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in state(out).items()}, file)
     return {"model.pt": file.getvalue()}

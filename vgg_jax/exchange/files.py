@@ -81,7 +81,7 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(file: Path) -> Arrays:
-    deserialize: Any = need("safetensors", "safetensors").deserialize
+    deserialize: Any = need("safetensors").deserialize
     try:
         tensors = deserialize(file.read_bytes())
     except Exception as error:  # its own class, without a public name in some versions
@@ -100,7 +100,7 @@ def _read_safetensors(file: Path) -> Arrays:
 
 
 def _read_pytorch(file: Path) -> Arrays:
-    torch: Any = need("torch", "torch")
+    torch: Any = need("torch")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats

@@ -14,7 +14,7 @@ class _Graph:
     """Nodes and arrays, as they are added; `x` is the name of the newest output."""
 
     def __init__(self, out: Outgoing):
-        self.onnx: Any = need("onnx", "onnx")
+        self.onnx: Any = need("onnx")
         self.model, self.state, self.prefixes = out.config.model, state(out), prefixes(layers(out))
         self.nodes: list[Any] = []
         self.arrays: dict[str, Any] = {}

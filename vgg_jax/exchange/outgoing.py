@@ -75,7 +75,7 @@ def state(out: Outgoing) -> Arrays:
 
 def architecture(config: Config) -> str:
     """timm's name of the network: vgg16_bn; vgg11_bn_residual or vgg_speed for those that it has none for."""
-    if config.get("code") and config.code.model:  # type: ignore[attr-defined]
+    if configs.flatten(config).get("code.model"):
         return "own"
     model = config.model
     name = _NAMES.get(model.stages, f"vgg_{model.stages}") + ("" if model.batch_norm == "none" else "_bn")
@@ -84,7 +84,8 @@ def architecture(config: Config) -> str:
 
 def portable(config: Config) -> Config:
     """The config without paths of the machine that trained it; no result depends on them."""
-    plain = ConfigDict(config.to_dict())  # type: ignore[attr-defined]
+    untyped: Any = config
+    plain: Any = ConfigDict(untyped.to_dict())
     plain.data.update(data_dir="", archive="")
     plain.train.start_from = plain.train.start_from.rstrip("/").rpartition("/")[2]
     return configs.from_json(json.dumps(plain.to_dict()))
@@ -120,19 +121,20 @@ def describe(out: Outgoing) -> str:
             "step": out.step,
             "temperature": out.temperature,
             "run": {name: value for name, value in out.facts.items() if name != "data_dir"},
-            "config": portable(out.config).to_dict(),  # type: ignore[attr-defined]
+            "config": json.loads(configs.to_json(portable(out.config))),
         },
     }
     return json.dumps(text, indent=2) + "\n"
 
 
-def need(module: str, extra: str) -> ModuleType:
-    """A module that only an export or import needs.
+def need(module: str) -> ModuleType:
+    """A module that only an export or import needs: of onnx or torch, our extras of the same names, or safetensors.
 
-    Raises: UserError that names the extra which installs it.
+    Raises: UserError that says how to install it.
     """
     try:
         return importlib.import_module(module)
     except ImportError:
         package = module.partition(".")[0]
-        raise UserError(f"this needs {package}, which is not installed; pip install 'vgg_jax[{extra}]'") from None
+        what = package if package == "safetensors" else f"'vgg_jax[{package}]'"
+        raise UserError(f"this needs {package}, which is not installed; pip install {what}") from None

@@ -40,9 +40,9 @@ class Whitening(nn.Conv2d):
         before = (size - 1) // 2
         self.around = (before, size - 1 - before) * 2
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, channels, H, W]"""
-        return super().forward(functional.pad(x, self.around))
+        return super().forward(functional.pad(input, self.around))
 
 
 class VGG(nn.Module):
@@ -52,6 +52,9 @@ class VGG(nn.Module):
       logits_scale: factor on the logits.
       mean, std: per channel, in units of [0, 1], for `normalise`; not part of the state dict.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
