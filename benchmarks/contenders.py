@@ -106,7 +106,7 @@ def pytorch(config: Any, channels_last: bool = False, mode: str = "") -> Turn:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device, c, o = os.environ["TORCH_DEVICE"], config.model, config.optimizer
     layout: Any = torch.channels_last if channels_last else torch.contiguous_format
-    model = network.VGG(c, 10, config.data.image_size)
+    model: Any = network.VGG(c, 10, config.data.image_size)
     table = torch_names.leaves(c, chain(c, 10, config.data.image_size))
     network.copy(model, torch_names.to_torch(table, dict(np.load(os.environ["WEIGHTS"]))))
     model = model.to(device).to(memory_format=layout)
@@ -190,5 +190,5 @@ def write_weights(config: Any, file: str) -> None:
     from vgg_jax.training.step import init_state, make_recipe
 
     state = init_state(make_recipe(config, 10, 50_000), 0, batches(config)[0][0])
-    weights: Any = {"params": state.params, "batch_stats": state.batch_stats}
-    np.savez(file, **traverse_util.flatten_dict(weights, sep="/"))
+    weights: Any = traverse_util.flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
+    np.savez(file, **weights)
