@@ -11,7 +11,6 @@ import numpy as np
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings import code
-from vgg_jax.settings.fields import STAGES
 
 STEPS = 5  # a turn
 Turn = Callable[[], list[float]]  # takes STEPS steps, each on a batch of its own; returns the loss before each
@@ -98,7 +97,8 @@ def pytorch(config: Any, channels_last: bool = False, mode: str = "") -> Turn:
     """The same network and SGD in PyTorch, on JAX's GPU or all cores; `mode` is torch.compile's, "" is eager."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    from benchmarks import torch_vgg
+    from vgg_jax.model.chain import chain
+    from vgg_jax.torch import names as torch_names, network
 
     if hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -106,8 +106,9 @@ def pytorch(config: Any, channels_last: bool = False, mode: str = "") -> Turn:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device, c, o = os.environ["TORCH_DEVICE"], config.model, config.optimizer
     layout: Any = torch.channels_last if channels_last else torch.contiguous_format
-    model = torch_vgg.build(c)
-    torch_vgg.load(model, dict(np.load(os.environ["WEIGHTS"])))
+    model: Any = network.VGG(c, 10, config.data.image_size)
+    table = torch_names.leaves(c, chain(c, 10, config.data.image_size))
+    network.copy(model, torch_names.to_torch(table, dict(np.load(os.environ["WEIGHTS"]))))
     model = model.to(device).to(memory_format=layout)
     images, labels = (torch.from_numpy(of_all).to(device) for of_all in batches(config))
     data = [(x.permute(0, 3, 1, 2).contiguous(memory_format=layout), y.long()) for x, y in zip(images, labels)]
@@ -116,7 +117,7 @@ def pytorch(config: Any, channels_last: bool = False, mode: str = "") -> Turn:
 
     def loss_of(x: Any, y: Any) -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=c.dtype == "bfloat16"):
-            logits = model(x).float() * c.logits_scale
+            logits = model(x)
         return torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.loss.label_smoothing)
 
     loss_of = _compiled(loss_of, mode, data[0]) if mode else loss_of
@@ -173,15 +174,12 @@ def names(config: Any, all_dtypes: bool, gpu: bool) -> list[str]:
 
 def pytorch_lacks(config: Any) -> str:
     """Why PyTorch cannot take part, or ""."""
-    c = config.model
     if not importlib.util.find_spec("torch"):
         return "it is not installed; pip install torch"
     if config.loss.name != "cross_entropy":
         return "only with cross-entropy"
-    if code.of(config).get_model or c.residual:
-        return "only with a VGG without residual blocks"
-    if not c.global_pool and config.data.image_size != 2 ** len(STAGES[c.stages]):
-        return "only with a network that ends in one pixel"
+    if code.of(config).get_model:
+        return "only with a VGG"
     return ""
 
 
@@ -192,7 +190,5 @@ def write_weights(config: Any, file: str) -> None:
     from vgg_jax.training.step import init_state, make_recipe
 
     state = init_state(make_recipe(config, 10, 50_000), 0, batches(config)[0][0])
-    weights: Any = traverse_util.flatten_dict(state.params, sep="/")
-    if config.model.whitening:
-        weights["whiten/kernel"] = state.batch_stats["whiten"]["kernel"]
+    weights: Any = traverse_util.flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
     np.savez(file, **weights)

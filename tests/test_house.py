@@ -6,7 +6,10 @@ import pytest
 from small import ROOT
 
 PACKAGE = ROOT / "vgg_jax"
-ROOMS = ("console", "settings", "datasets", "model", "training", "runs", "evaluation", "tables", "landscape")
+ROOMS = (
+    "console", "settings", "datasets", "model", "training", "runs", "torch", "exchange", "evaluation", "tables",
+    "landscape",
+)  # fmt: skip
 BESIDE = {"tables", "landscape"}  # neither imports the other
 FILES = sorted(PACKAGE.rglob("*.py"))
 BESIDE_IT = sorted(file for folder in ("benchmarks", "examples") for file in (ROOT / folder).glob("*.py"))

@@ -100,4 +100,4 @@ def test_without_locks_of_the_system_the_sign_of_life_counts(no_flock, tmp_path)
 def test_windows_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(UserError, match="WSL2"):
-        directory._make(tmp_path / "run")
+        directory.make(tmp_path / "run")

@@ -12,6 +12,8 @@ VERBS = {
     "landscape": ("vgg_jax.landscape.__main__", "why BatchNorm helps: train with and without it, and compare"),
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),
+    "export": ("vgg_jax.export", "write a run's weights for PyTorch, ONNX, the Hugging Face Hub or JAX elsewhere"),
+    "import": ("vgg_jax.import_weights", "make a run of PyTorch weights, or of an exported folder"),
     "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
     "doctor": ("vgg_jax.doctor", "check this machine, and say how to fix what is wrong"),
 }

@@ -58,6 +58,10 @@ def text(report: dict[str, Any]) -> str:
             f"with temperature {fitted['temperature']:.3f}, fitted on {fitted['images']:,} {fitted['split']} images: "
             f"cross-entropy {fitted['cross_entropy']:.4f}  calibration error {fitted['calibration_error']:.4f}"
         )
+    if origin := report.get("origin"):
+        lines.append(
+            f"imported from {origin['file']} (SHA-256 {origin['sha256'][:12]}...), not trained in this directory"
+        )
     if report["chosen_on"] == report["split"]:
         lines.append(
             f"this checkpoint was chosen on these same {report['split']} images, so its accuracy on them is optimistic"

@@ -19,6 +19,8 @@ from vgg_jax.console.flags import path
 from vgg_jax.datasets.folder import read_picture
 from vgg_jax.datasets.load import Dataset, load as load_data
 from vgg_jax.evaluation import report, temperature
+from vgg_jax.exchange.export import export
+from vgg_jax.exchange.outgoing import Outgoing
 from vgg_jax.model import scores
 from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
 from vgg_jax.runs import directory, log, training
@@ -120,6 +122,8 @@ class TrainedRun:
         }
         if fitted := temperature.read(self.workdir, self.checkpoint, self.step):
             found["calibrated"] = fitted | report.calibrated(logits / fitted["temperature"], dataset.labels)
+        if origin := self._facts.get("origin"):
+            found["origin"] = origin
         if tta != "none":
             found["tta"] = {"views": tta, **scores.scores(self._logits(dataset.images, tta), dataset.labels)}
         if out is not None:
@@ -128,6 +132,22 @@ class TrainedRun:
             (folder / f"{self.checkpoint}_{name}.json").write_text(json.dumps(found, indent=2) + "\n")
             report.draw(logits, dataset, found, folder, f"{self.checkpoint}_{name}")
         return found
+
+    def export(self, to: str, out: str | os.PathLike[str] | None = None) -> Path:
+        """Write the checkpoint for others; returns the folder.
+
+        Args:
+          to: "safetensors" (a folder for the Hugging Face Hub), "pytorch", "onnx" or "stablehlo".
+          out: the folder, which is made; default export/<to> in the run directory.
+
+        Raises: UserError when a package is missing that the format needs, or the network cannot be written in it.
+        """
+        record = next((record for record in self.metrics if record["step"] == self.step), None)
+        calibration = temperature.read(self.workdir, self.checkpoint, self.step)
+        leaving = Outgoing(
+            self.config, self.variables, self._facts, self.checkpoint, self.step, record, self._chosen_on, calibration
+        )
+        return export(leaving, to, Path(out) if out else self.workdir / "export" / to)
 
     def _split(self, split: str) -> Dataset:
         there = self.config.data.data_dir

@@ -6,7 +6,9 @@ gradients inside a loop), so there the 3x3 convolution is written as matrix prod
 minimal filtering, and for maps of 2x2 one dense product.
 """
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +17,25 @@ from flax import linen as nn
 from jax import lax
 
 from vgg_jax.model import winograd
+
+_stock = contextvars.ContextVar("stock", default=False)
+
+
+@contextlib.contextmanager
+def stock_operations() -> Iterator[None]:
+    """Within it, programs are traced with XLA's own operations, also on a CPU: for those that leave this machine.
+
+    It acts when a function is traced, so give it one that JAX has not traced before.
+    """
+    token = _stock.set(True)
+    try:
+        yield
+    finally:
+        _stock.reset(token)
+
+
+def _for_this_cpu() -> bool:
+    return jax.default_backend() == "cpu" and not _stock.get()
 
 
 def conv_general_dilated(
@@ -31,7 +52,7 @@ def conv_general_dilated(
 
     Returns: [N, H, W, O], of x's dtype.
     """
-    if not (jax.default_backend() == "cpu" and _is_plain(x, kernel, window_strides, padding, *args, **options)):
+    if not (_for_this_cpu() and _is_plain(x, kernel, window_strides, padding, *args, **options)):
         return lax.conv_general_dilated(x, kernel, window_strides, padding, *args, **options)
     wide = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 products are slower than float32 ones on a CPU
     return conv_cpu(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
@@ -85,7 +106,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     On a CPU by reshape: its gradient is three times faster than select-and-scatter.
     """
-    if jax.default_backend() != "cpu":
+    if not _for_this_cpu():
         return nn.max_pool(x, (2, 2), (2, 2))
     return _max_pool_cpu(x)
 
@@ -131,7 +152,7 @@ def global_max(x: jax.Array) -> jax.Array:
 
     Selected by index: the gradient of `x.max` has the same fault as that of JAX's max-pool (`_max_pool_bwd`).
     """
-    flat = x.reshape(len(x), -1, x.shape[-1])
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])  # len(x) would be no number in a program for any batch size
     chosen = jnp.arange(flat.shape[1])[None, :, None] == flat.argmax(1, keepdims=True)
     return jnp.where(chosen, flat, 0).sum(1)
 

@@ -103,7 +103,7 @@ class VGG(nn.Module):
                 x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
                 if i < len(widths):
                     x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
-        x = global_max(x) if self.global_pool else x.reshape(len(x), -1)
+        x = global_max(x) if self.global_pool else x.reshape(x.shape[0], -1)
         for i, features in enumerate(self.hidden, 1):
             x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
             x = self._dense(features, f"fc{i}")(x)

@@ -159,6 +159,16 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
         return step, model, _read(folder, manager, step, args)["variables"]
 
 
+def save_variables(workdir: Path, step: int, variables: Any) -> None:
+    """Save variables (NumPy) alone as workdir's `latest` checkpoint, and wait until it is on the disk.
+
+    A run cannot go on from it, but it can be loaded.
+    """
+    with _manager(workdir / "latest") as manager:
+        manager.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+        _finish(manager, workdir / "latest" / str(step))
+
+
 def _finish(manager: ocp.CheckpointManager, folder: Path) -> None:
     """Wait for a save, then seal it."""
     manager.wait_until_finished()

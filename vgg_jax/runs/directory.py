@@ -40,7 +40,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         )
     sharding.place(config)
     network.check(config, len(data["train"].class_names))
-    _make(workdir)
+    make(workdir)
     with lock(workdir):
         if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
@@ -52,7 +52,11 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
             raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
 
 
-def _make(workdir: Path) -> None:
+def make(workdir: Path) -> None:
+    """Make an empty run directory.
+
+    Raises: UserError when it cannot be made or written to.
+    """
     if sys.platform == "win32":
         raise UserError("training needs Linux or macOS; on Windows, use WSL2")
     if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
@@ -73,6 +77,11 @@ def _make(workdir: Path) -> None:
 
 def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     old_config, old_facts = read_run(workdir)
+    if "origin" in old_facts:
+        raise UserError(
+            f"{workdir} holds imported weights, without a state to go on from; to train on from them, give "
+            f"--config.train.start_from={workdir} and another --workdir"
+        )
     old, new = configs.flatten(old_config), configs.flatten(config)
     differing = [k for k in sorted(old | new) if k not in _CHANGEABLE and old.get(k) != new.get(k)]
     differing = [k for k in differing if does_something(k, old) or does_something(k, new)]
@@ -112,14 +121,10 @@ def read_run(
 
     Raises: UserError when workdir is not a run directory, or overrides or own would change the run.
     """
-    for field in overrides:
-        if field not in _CHANGEABLE:
-            raise UserError(
-                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_CHANGEABLE))} can change"
-            )
+    refuse_changes(workdir, overrides)
     try:
         config = configs.from_json((workdir / "config.json").read_text())
-        config = configs.override(_with_code(workdir, config, own) if own else config, overrides)
+        config = configs.override(with_code(workdir, config, own) if own else config, overrides)
         return config, read_facts(workdir)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
@@ -127,14 +132,23 @@ def read_run(
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 
 
+def refuse_changes(workdir: Path, overrides: Mapping[str, Any]) -> None:
+    """Raises: UserError for an override that would change a result of the run."""
+    for field in overrides:
+        if field not in _CHANGEABLE:
+            raise UserError(
+                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_CHANGEABLE))} can change"
+            )
+
+
 def read_facts(workdir: Path) -> dict[str, Any]:
     """run.json of a run directory: its classes, data, versions and machine."""
     facts = json.loads((workdir / "run.json").read_text())
-    _check_facts(facts)
+    check_facts(facts)
     return facts
 
 
-def _with_code(workdir: Path, config: Config, own: str | Path) -> Config:
+def with_code(workdir: Path, config: Config, own: str | Path) -> Config:
     """The run's config with the code of the file `own`."""
     given = configs.load(own)
     old, new = configs.flatten(config), configs.flatten(given)
@@ -147,7 +161,7 @@ def _with_code(workdir: Path, config: Config, own: str | Path) -> Config:
     return configs.with_code(config, given)
 
 
-def _check_facts(facts: Any) -> None:
+def check_facts(facts: Any) -> None:
     """Raises: ValueError or another error that a damaged run.json leads to."""
     colours = [facts["mean"], facts["std"]]
     names = isinstance(facts["class_names"], list) and all(isinstance(name, str) for name in facts["class_names"])

@@ -1,0 +1,133 @@
+"""The model card: the README.md of a folder for the Hugging Face Hub."""
+
+import json
+import shlex
+from typing import Any
+
+from vgg_jax.exchange.outgoing import Outgoing, architecture, flat, portable
+from vgg_jax.settings import config as configs, files
+from vgg_jax.settings.fields import Config
+
+_DATA = {"cifar10": ("CIFAR-10", "uoft-cs/cifar10"), "cifar100": ("CIFAR-100", "uoft-cs/cifar100")}
+_TEXT = """---
+{metadata}
+---
+
+# {title}
+
+A VGG network that sorts pictures of {size}x{size} pixels into {classes} classes: {names}. It has {parameters:,}
+parameters. It was trained with vgg_jax {version}, which can read this folder:
+
+```
+vgg-jax import FOLDER --workdir run
+vgg-jax predict --workdir run picture.png
+```
+
+In PyTorch, with vgg_jax installed, `vgg_jax.torch.network.load(FOLDER)` gives the network. `model.safetensors` has
+{layout}. `config.json` has the pictures' size, mean and standard deviation in `pretrained_cfg`.
+
+## How good it is
+
+{scores}
+
+## How it was trained
+
+```
+{command}
+```
+
+{origin}
+"""
+
+
+def card(out: Outgoing) -> str:
+    """The README.md."""
+    names, facts = [str(name) for name in out.facts["class_names"]], out.facts
+    return _TEXT.format(
+        metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata(out).items()),
+        title=_title(out),
+        size=out.config.data.image_size,
+        classes=out.classes,
+        names=", ".join(names[:20]) + (", ..." if len(names) > 20 else ""),
+        parameters=sum(array.size for name, array in flat(out).items() if name.startswith("params/")),
+        version=facts.get("vgg_jax", "(version not recorded)"),
+        layout="the arrays as Flax has them" if out.is_own else "the arrays under PyTorch's names and in its layout",
+        scores=_scores(out),
+        command=command(out.config),
+        origin=_origin(out),
+    )
+
+
+def metadata(out: Outgoing) -> dict[str, Any]:
+    """The card's metadata block; every value is also valid as JSON. It names no license: that is for you to choose."""
+    shown, hub = _DATA.get(out.config.data.name, (out.config.data.name, ""))
+    found: dict[str, Any] = {
+        "library_name": "vgg_jax",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "vgg", "jax", "flax"] + ([] if out.is_own else ["pytorch"]),
+    }
+    if hub:
+        found["datasets"] = [hub]
+    if out.record and "test_accuracy" in out.record:
+        name = f"accuracy of one run on {out.facts['sizes']['test']:,} test images, {_chosen(out)}"
+        metric = {"type": "accuracy", "value": out.record["test_accuracy"], "name": name}
+        data = {"name": shown, "type": hub or shown, "split": "test"}
+        task = {"type": "image-classification", "name": "image classification"}
+        result = {"task": task, "dataset": data, "metrics": [metric]}
+        found |= {"metrics": ["accuracy"], "model-index": [{"name": _title(out), "results": [result]}]}
+    return found
+
+
+def command(config: Config) -> str:
+    """The command that trains this config: the nearest shipped recipe, and the fields that differ from it."""
+    flat = configs.flatten(portable(config))
+    given = {name: value for name, value in flat.items() if not name.startswith(("code.", "landscape."))}
+    best, fewest = "default", _differing(given, configs.flatten(configs.default()))  # type: ignore[arg-type]
+    for file in sorted(files.SHIPPED.glob("*.py")):
+        if file.stem.startswith(("_", "landscape")):
+            continue
+        differing = _differing(given, configs.flatten(configs.load(file)))
+        if len(differing) < len(fewest):
+            best, fewest = file.stem, differing
+    best = flat.get("code.file", best)
+    if "code.file" in flat:
+        fewest = {}  # the file has its own fields
+    fields = [f"--config.{name}={value}" for name, value in fewest.items()]
+    return shlex.join(["vgg-jax", "train", "--config", best, *fields])
+
+
+def _differing(given: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if other.get(name) != value}
+
+
+def _title(out: Outgoing) -> str:
+    return f"{architecture(out.config)} on {_DATA.get(out.config.data.name, (out.config.data.name,))[0]}"
+
+
+def _chosen(out: Outgoing) -> str:
+    if out.chosen_on == "test":
+        return "best epoch on these same images"
+    if out.chosen_on:
+        return f"epoch chosen on {out.chosen_on} images"
+    return f"after epoch {out.record['epoch']}" if out.record else ""
+
+
+def _scores(out: Outgoing) -> str:
+    if not out.record:
+        return "No measurement is recorded with these weights."
+    rows = ["| images | n | accuracy (%) | loss | which epoch |", "|---|---|---|---|---|"]
+    for split in ("test", "validation"):
+        if f"{split}_accuracy" in out.record:
+            number = out.facts["sizes"][split]
+            accuracy, loss = out.record[f"{split}_accuracy"], out.record[f"{split}_loss"]
+            rows.append(f"| {split} | {number:,} | {100 * accuracy:.2f} | {loss:.4f} | {_chosen(out)} |")
+    optimistic = " It was chosen on the test images, so its accuracy on them is optimistic."
+    return "\n".join(rows) + "\n\nOne run, one seed." + (optimistic if out.chosen_on == "test" else "")
+
+
+def _origin(out: Outgoing) -> str:
+    facts = out.facts
+    if origin := facts.get("origin"):
+        return f"These weights were not trained by that command: they were imported from `{origin['file']}`."
+    versions = ", ".join(f"{name} {version}" for name, version in facts.get("packages", {}).items())
+    return f"Step {out.step:,}; commit {facts.get('commit')}; on {facts.get('device')}; {versions}."

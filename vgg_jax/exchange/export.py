@@ -1,0 +1,54 @@
+"""Write a checkpoint for others: a folder of files."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.exchange import onnx_graph, stablehlo
+from vgg_jax.exchange.card import card
+from vgg_jax.exchange.outgoing import Outgoing, describe, layers, need, state
+
+Files = dict[str, bytes]
+
+
+def export(out: Outgoing, to: str, folder: Path) -> Path:
+    """Write the files of a format, a key of `WAYS`, to a folder, which is made; returns it.
+
+    Raises: UserError for another format, one whose package is missing, or a folder that cannot be made; nothing is
+      written then.
+    """
+    if to not in WAYS:
+        raise UserError(f"no format {to!r}; one of {', '.join(WAYS)}")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give another --out")
+    files = WAYS[to](out) | {"config.json": describe(out).encode()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(folder / name)
+    return folder
+
+
+def _safetensors(out: Outgoing) -> Files:
+    save: Any = need("safetensors.numpy").save
+    layout = {"format": "flax" if out.is_own else "pt"}  # which the Hub shows
+    return {"model.safetensors": save(state(out), layout), "README.md": card(out).encode()}
+
+
+def _pytorch(out: Outgoing) -> Files:
+    layers(out)  # refuses networks of one's own
+    torch: Any = need("torch")
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(array) for name, array in state(out).items()}, file)
+    return {"model.pt": file.getvalue()}
+
+
+WAYS: dict[str, Callable[[Outgoing], Files]] = {
+    "safetensors": _safetensors,
+    "pytorch": _pytorch,
+    "onnx": lambda out: {"model.onnx": onnx_graph.graph(out)},
+    "stablehlo": lambda out: {"model.stablehlo": stablehlo.program(out)},
+}

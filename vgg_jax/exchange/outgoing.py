@@ -1,0 +1,145 @@
+"""What leaves: a checkpoint with all that others need to use it, and the config.json that says it."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.model.chain import Layer, chain
+from vgg_jax.settings import code, config as configs
+from vgg_jax.settings.fields import Config
+from vgg_jax.torch.names import Arrays, leaves, prefixes, to_torch
+
+_NAMES = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
+
+
+class Outgoing(NamedTuple):
+    """A checkpoint on its way out.
+
+    Attributes:
+      config: of its run.
+      variables: Flax's {"params", "batch_stats"}.
+      facts: run.json.
+      checkpoint: "latest" or "best".
+      step: training steps done.
+      record: the run's record of metrics at this step, if there is one.
+      chosen_on: the split on which the checkpoint was the best; None if it was not chosen.
+      calibration: {"temperature", ...} as the run's `calibrate` stored it, if it did.
+    """
+
+    config: Config
+    variables: Any
+    facts: Mapping[str, Any]
+    checkpoint: str
+    step: int
+    record: Mapping[str, Any] | None = None
+    chosen_on: str | None = None
+    calibration: Mapping[str, Any] | None = None
+
+    @property
+    def temperature(self) -> float:
+        """Probabilities are softmax(logits / temperature)."""
+        return self.calibration["temperature"] if self.calibration else 1.0
+
+    @property
+    def classes(self) -> int:
+        return len(self.facts["class_names"])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network comes from a user's own code."""
+        return code.of(self.config).get_model is not None
+
+
+def layers(out: Outgoing) -> list[Layer]:
+    """Raises: UserError for a network of one's own, of which only JAX knows the layers."""
+    if out.is_own:
+        raise UserError("a network of one's own cannot be written layer by layer; take --to safetensors or stablehlo")
+    return chain(out.config.model, out.classes, out.config.data.image_size)
+
+
+def flat(out: Outgoing) -> Arrays:
+    """{"params/conv1_1/kernel": ...}"""
+    found: Any = traverse_util.flatten_dict(jax.device_get(out.variables), sep="/")
+    return {name: np.asarray(array) for name, array in found.items()}
+
+
+def state(out: Outgoing) -> Arrays:
+    """The arrays under PyTorch's names and in its layout; those of a network of one's own as Flax has them."""
+    if out.is_own:
+        return {name: np.array(array, order="C") for name, array in flat(out).items()}
+    return to_torch(leaves(out.config.model, layers(out)), flat(out), out.step)
+
+
+def architecture(config: Config) -> str:
+    """timm's name of the network: vgg16_bn; vgg11_bn_residual or vgg_speed for those that it has none for."""
+    if configs.flatten(config).get("code.model"):
+        return "own"
+    model = config.model
+    name = _NAMES.get(model.stages, f"vgg_{model.stages}") + ("" if model.batch_norm == "none" else "_bn")
+    return name + ("_residual" if model.residual else "")
+
+
+def portable(config: Config) -> Config:
+    """The config without paths of the machine that trained it; no result depends on them."""
+    untyped: Any = config
+    plain: Any = ConfigDict(untyped.to_dict())
+    plain.data.update(data_dir="", archive="")
+    plain.train.start_from = plain.train.start_from.rstrip("/").rpartition("/")[2]
+    return configs.from_json(json.dumps(plain.to_dict()))
+
+
+def describe(out: Outgoing) -> str:
+    """config.json: timm's fields, and in `vgg_jax` all that an import needs to give the run back."""
+    names, size = list(out.facts["class_names"]), out.config.data.image_size
+    ends = {"first_conv": None, "classifier": None}
+    if not out.is_own:
+        found = [layer.name for layer in layers(out) if layer.kind in ("whiten", "conv", "residual", "dense")]
+        first = layers(out)[0]
+        inner = first.inside[0].name if first.inside else found[0]
+        table = prefixes(layers(out))
+        ends = {"first_conv": table[inner], "classifier": table[found[-1]]}
+    text = {
+        "architecture": architecture(out.config),
+        "num_classes": out.classes,
+        "label_names": names,
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": list(out.facts["mean"]),
+            "std": list(out.facts["std"]),
+            "num_classes": out.classes,
+            **ends,
+        },
+        "vgg_jax": {
+            "layout": "flax" if out.is_own else "pytorch",
+            "checkpoint": out.checkpoint,
+            "step": out.step,
+            "calibration": out.calibration,
+            "run": {name: value for name, value in out.facts.items() if name != "data_dir"},
+            "config": json.loads(configs.to_json(portable(out.config))),
+        },
+    }
+    return json.dumps(text, indent=2) + "\n"
+
+
+def need(module: str) -> ModuleType:
+    """A module that only an export or import needs: of onnx or torch, our extras of the same names, or safetensors.
+
+    Raises: UserError that says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        what = package if package == "safetensors" else f"'vgg_jax[{package}]'"
+        raise UserError(f"this needs {package}, which is not installed; pip install {what}") from None

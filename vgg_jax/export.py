@@ -1,0 +1,30 @@
+"""Write a run's weights for others: the Hugging Face Hub, PyTorch, ONNX, StableHLO.
+
+python -m vgg_jax.export --workdir RUN --to safetensors|pytorch|onnx|stablehlo [--out DIR] [--checkpoint best|latest]
+"""
+
+from collections.abc import Sequence
+
+from vgg_jax.console import errors, flags
+
+FORMATS = ("safetensors", "pytorch", "onnx", "stablehlo")
+
+
+def main(argv: Sequence[str]) -> None:
+    given, overrides = flags.parse(argv, __doc__ or "", {
+        "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
+        "--to": {"choices": FORMATS, "required": True, "help": "docs/weights.md describes each"},
+        "--out": {"type": flags.path, "help": "the folder to write; default RUN/export/FORMAT"},
+        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
+        "--config": {"help": flags.OWN_CONFIG},
+    })  # fmt: skip
+    from vgg_jax.evaluation.trained import load
+
+    run = load(given.workdir, given.checkpoint, overrides, given.config)
+    folder = run.export(given.to, given.out)
+    files = ", ".join(sorted(file.name for file in folder.iterdir()))
+    print(f"{given.checkpoint} checkpoint (step {run.step}) in {folder}: {files}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
