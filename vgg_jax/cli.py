@@ -12,6 +12,7 @@ VERBS = {
     "landscape": ("vgg_jax.landscape.__main__", "why BatchNorm helps: train with and without it, and compare"),
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),
+    "report": ("vgg_jax.write_report", "write one HTML page about runs, tables and landscape studies"),
     "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
     "doctor": ("vgg_jax.doctor", "check this machine, and say how to fix what is wrong"),
 }
