@@ -9,15 +9,17 @@ if TYPE_CHECKING:
     from vgg_jax.console.errors import Stopped, UserError
     from vgg_jax.datasets.load import Dataset, data
     from vgg_jax.evaluation.trained import TrainedRun, load, train
+    from vgg_jax.page.writing import report
     from vgg_jax.settings.config import load as config
 
-__all__ = ["Dataset", "Stopped", "TrainedRun", "UserError", "config", "data", "load", "train"]
+__all__ = ["Dataset", "Stopped", "TrainedRun", "UserError", "config", "data", "load", "report", "train"]
 
 _PLACES = {
     "config": ("vgg_jax.settings.config", "load"),
     "data": ("vgg_jax.datasets.load", "data"),
     "Dataset": ("vgg_jax.datasets.load", "Dataset"),
     "load": ("vgg_jax.evaluation.trained", "load"),
+    "report": ("vgg_jax.page.writing", "report"),
     "train": ("vgg_jax.evaluation.trained", "train"),
     "TrainedRun": ("vgg_jax.evaluation.trained", "TrainedRun"),
     "Stopped": ("vgg_jax.console.errors", "Stopped"),

@@ -21,12 +21,12 @@ from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import goes_on
 
 # Fields that may differ when a run resumes: they change no result.
-_CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
+CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
 
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of a config that a result depends on, by name."""
-    return {name: value for name, value in configs.flatten(config).items() if name not in _CHANGEABLE}
+    return {name: value for name, value in configs.flatten(config).items() if name not in CHANGEABLE}
 
 
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
@@ -83,7 +83,7 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
             f"--config.train.start_from={workdir} and another --workdir"
         )
     old, new = configs.flatten(old_config), configs.flatten(config)
-    differing = [k for k in sorted(old | new) if k not in _CHANGEABLE and old.get(k) != new.get(k)]
+    differing = [k for k in sorted(old | new) if k not in CHANGEABLE and old.get(k) != new.get(k)]
     differing = [k for k in differing if does_something(k, old) or does_something(k, new)]
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
@@ -135,9 +135,9 @@ def read_run(
 def refuse_changes(workdir: Path, overrides: Mapping[str, Any]) -> None:
     """Raises: UserError for an override that would change a result of the run."""
     for field in overrides:
-        if field not in _CHANGEABLE:
+        if field not in CHANGEABLE:
             raise UserError(
-                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(_CHANGEABLE))} can change"
+                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(CHANGEABLE))} can change"
             )
 
 

@@ -23,7 +23,7 @@ def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
             if values:
                 style = "o-" if len(values) == 1 else "-"
                 axis.plot(epochs, values, style, color=colour, label=f"{split} {values[-1]:.4g}", lw=1.5)
-        for epoch in _drops(records):
+        for epoch in drops(records):
             axis.axvline(epoch, color="grey", ls=":", lw=0.8)
         axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "loss")
         axis.grid(alpha=0.3)
@@ -32,7 +32,7 @@ def curves(records: Sequence[dict[str, Any]], file: Path) -> None:
     write(figure, file)
 
 
-def _drops(records: Sequence[dict[str, Any]]) -> list[int]:
+def drops(records: Sequence[dict[str, Any]]) -> list[int]:
     """Epochs after which the learning rate fell at once, from a plateau."""
     rates = [r["learning_rate"] for r in records]
     steps = range(1, len(rates))

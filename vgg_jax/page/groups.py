@@ -1,0 +1,78 @@
+"""Runs that are seeds of one config, and in what configs differ."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vgg_jax.page.finding import Row
+from vgg_jax.page.intervals import Estimate, estimate
+from vgg_jax.page.reading import Flat, RunFiles
+from vgg_jax.runs import directory, log
+from vgg_jax.tables.table import PROTOCOLS
+
+
+class Group(NamedTuple):
+    """Runs of the same config and data, but for their seeds.
+
+    name: the row's, or the run's where there is one. estimates: by protocol, None where no run has it.
+    gap: mean of train minus final test accuracy, both in evaluation mode; None before a run is finished.
+    """
+
+    name: str
+    runs: list[RunFiles]
+    reported: float | None
+    estimates: dict[str, Estimate | None]
+    gap: float | None
+
+
+def group(runs: Sequence[RunFiles], rows: Mapping[str, Row]) -> list[Group]:
+    """The runs as groups, in the order of their first runs."""
+    found: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        found.setdefault(_key(run), []).append(run)
+    return [_group(seeds, rows) for seeds in found.values()]
+
+
+def _key(run: RunFiles) -> str:
+    """Equal for runs that differ only in their seed."""
+    what = {name: value for name, value in counting(run.config).items() if name != "seed"}
+    prints = run.facts.get("fingerprint")
+    return repr((sorted(what.items()), prints)) if what and prints else str(run.folder)
+
+
+def counting(config: Flat) -> Flat:
+    """The fields that a result depends on, and the sum of own code."""
+    return {name: v for name, v in config.items() if name not in directory.CHANGEABLE or name == "code.sha256"}
+
+
+def _group(runs: list[RunFiles], rows: Mapping[str, Row]) -> Group:
+    first = runs[0]
+    row = rows.get(first.row, Row(first.row, None))
+    name = row.name if row.name and len({run.row for run in runs}) == 1 else first.name
+    if len(runs) > 1 and name == first.name:
+        name = f"{name} and {len(runs) - 1} more seed{'s' if len(runs) > 2 else ''}"
+    count = [run for run in runs if run.finished] or runs  # as in `reproduce`
+    found = [accuracies(run) for run in count]
+    estimates = {p: estimate([a[p] for a in found if a[p] is not None], first.test_images) for p in PROTOCOLS}
+    gaps = [gap for run in count if (gap := _gap(run)) is not None]
+    return Group(name, runs, row.reported, estimates, statistics.mean(gaps) if gaps else None)
+
+
+def accuracies(run: RunFiles) -> dict[str, Any]:
+    """A run's test accuracy by each of the three protocols, None where it has none."""
+    scored = [record for record in run.records if {"test_accuracy", "test_loss"} <= set(record)]
+    found = {name: record and record["test_accuracy"] for name, record in log.protocols(scored).items()}
+    return found if run.finished else found | {"final": None}
+
+
+def _gap(run: RunFiles) -> float | None:
+    train, final = run.summary.get("train_accuracy"), accuracies(run)["final"]
+    return train - final if isinstance(train, float) and final is not None else None
+
+
+def differing(things: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """(what all have the same, the names of the others): the same names in both orders as in the first thing."""
+    names = list(dict.fromkeys(name for thing in things for name in thing))
+    values = {name: [repr(thing.get(name)) for thing in things] for name in names}
+    different = [name for name in names if len(set(values[name])) > 1]
+    return {name: things[0].get(name) for name in names if name not in different}, different

@@ -1,0 +1,46 @@
+"""Confidence intervals of accuracies, all at 95 %."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.special import stdtrit
+
+_NORMAL = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+class Estimate(NamedTuple):
+    """An accuracy in [0, 1] from n runs, with its interval from low to high; None where it has none."""
+
+    mean: float
+    deviation: float | None  # over the runs; None for one run
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(share: float, images: int) -> tuple[float, float]:
+    """Wilson's interval of a share of so many images: what other images of the same kind would give."""
+    z = _NORMAL**2 / images
+    middle = (share + z / 2) / (1 + z)
+    half = math.sqrt(share * (1 - share) * z + z**2 / 4) / (1 + z)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """Student's interval of the mean of two or more accuracies: what other seeds would give on the same images."""
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    middle = statistics.mean(values)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def estimate(accuracies: Sequence[float], images: int | None) -> Estimate | None:
+    """Student's interval for several runs; Wilson's for one on so many images; None without any."""
+    if not accuracies:
+        return None
+    mean = statistics.mean(accuracies)
+    if len(accuracies) > 1:
+        return Estimate(mean, statistics.stdev(accuracies), *student(accuracies), len(accuracies))
+    low, high = wilson(mean, images) if images and 0 <= mean <= 1 else (None, None)
+    return Estimate(mean, None, low, high, 1)
