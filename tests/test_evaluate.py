@@ -13,7 +13,7 @@ from small import ROOT, SMALL, flags
 from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.datasets import load as data
 from vgg_jax.evaluation import trained
-from vgg_jax.evaluation.trained import load
+from vgg_jax.evaluation.opening import load
 from vgg_jax.runs import directory as rundir, pictures
 from vgg_jax.runs.log import read
 

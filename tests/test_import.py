@@ -281,7 +281,13 @@ def test_broken_folders(arrays, tmp_path, ends):  # noqa: F811
     assert "not a JSON object" in refused(folder, tmp_path, ends)
     exported = vgg_jax.load(make_run(tmp_path / "plain", "plain")).export("safetensors")
     its = json.loads((exported / "config.json").read_text())
-    for section, value in (("config", {}), ("run", {"class_names": 3}), ("step", -1), ("calibration", "hot"), ("calibration", {"temperature": 0})):
+    for section, value in (
+        ("config", {}),
+        ("run", {"class_names": 3}),
+        ("step", -1),
+        ("calibration", "hot"),
+        ("calibration", {"temperature": 0}),
+    ):
         (exported / "config.json").write_text(json.dumps(its | {"vgg_jax": its["vgg_jax"] | {section: value}}))
         argv = ["import", str(exported), "--workdir", str(tmp_path / "run")]
         assert "config.json is damaged" in ends(cli._dispatch, argv), section
@@ -300,5 +306,7 @@ def test_an_exported_folder_keeps_its_recipe(tmp_path):
     its["vgg_jax"]["calibration"] = {"step": 8, "temperature": 1.5}
     (exported / "config.json").write_text(json.dumps(its))
     import_weights(exported, tmp_path / "again", overrides={"data.data_dir": str(tmp_path)})
-    assert json.loads((tmp_path / "again" / "calibration.json").read_text()) == {"latest": {"step": 8, "temperature": 1.5}}
+    assert json.loads((tmp_path / "again" / "calibration.json").read_text()) == {
+        "latest": {"step": 8, "temperature": 1.5}
+    }
     assert "imported from" in report.text(vgg_jax.load(tmp_path / "again").evaluate())

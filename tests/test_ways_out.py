@@ -11,7 +11,7 @@ from small import SMALL, config
 from vgg_jax.console import errors
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import load
-from vgg_jax.evaluation import trained
+from vgg_jax.evaluation import opening as trained
 from vgg_jax.runs import checkpoint, directory, log, loop, run
 
 NEVER = SMALL | {"train.epochs": "4", "train.save_minutes": "1e6"}

@@ -8,19 +8,32 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vgg_jax.console.errors import Stopped, UserError
     from vgg_jax.datasets.load import Dataset, data
-    from vgg_jax.evaluation.trained import TrainedRun, load, train
+    from vgg_jax.evaluation.opening import load, load_pretrained, train
+    from vgg_jax.evaluation.trained import TrainedRun
     from vgg_jax.page.writing import report
     from vgg_jax.settings.config import load as config
 
-__all__ = ["Dataset", "Stopped", "TrainedRun", "UserError", "config", "data", "load", "report", "train"]
+__all__ = [
+    "Dataset",
+    "Stopped",
+    "TrainedRun",
+    "UserError",
+    "config",
+    "data",
+    "load",
+    "load_pretrained",
+    "report",
+    "train",
+]
 
 _PLACES = {
     "config": ("vgg_jax.settings.config", "load"),
     "data": ("vgg_jax.datasets.load", "data"),
     "Dataset": ("vgg_jax.datasets.load", "Dataset"),
-    "load": ("vgg_jax.evaluation.trained", "load"),
+    "load": ("vgg_jax.evaluation.opening", "load"),
+    "load_pretrained": ("vgg_jax.evaluation.opening", "load_pretrained"),
     "report": ("vgg_jax.page.writing", "report"),
-    "train": ("vgg_jax.evaluation.trained", "train"),
+    "train": ("vgg_jax.evaluation.opening", "train"),
     "TrainedRun": ("vgg_jax.evaluation.trained", "TrainedRun"),
     "Stopped": ("vgg_jax.console.errors", "Stopped"),
     "UserError": ("vgg_jax.console.errors", "UserError"),

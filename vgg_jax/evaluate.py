@@ -1,6 +1,6 @@
 """Score a run's checkpoint on the data set that its config names.
 
-python -m vgg_jax.evaluate --workdir RUN [--checkpoint best|latest] [--split test] [--tta flip]
+python -m vgg_jax.evaluate [--workdir RUN] [--checkpoint best|latest] [--split test] [--tta flip]
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from vgg_jax.settings.fields import FIELDS
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
-        "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
+        "--workdir": {"type": flags.path, "help": "a run directory; without one, the shipped network"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
         "--split": {"choices": ("train", "validation", "test"), "default": "test", "help": "default test"},
         "--tta": {
@@ -25,8 +25,11 @@ def main(argv: Sequence[str]) -> None:
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation import report
-    from vgg_jax.evaluation.trained import load
+    from vgg_jax.evaluation.opening import load, load_pretrained
 
+    if given.workdir is None:  # nothing is written into the installed package
+        print(report.text(load_pretrained(overrides).evaluate(given.split, given.tta)))
+        return
     folder = given.workdir / "evaluation"
     run = load(given.workdir, given.checkpoint, overrides, given.config)
     if given.calibrate:

@@ -16,12 +16,13 @@ def main(argv: Sequence[str]) -> None:
         "--to": {"choices": FORMATS, "required": True, "help": "docs/weights.md describes each"},
         "--out": {"type": flags.path, "help": "the folder to write; default RUN/export/FORMAT"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
+        "--half": {"action": "store_true", "help": "of safetensors and pytorch: the arrays in float16"},
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
-    from vgg_jax.evaluation.trained import load
+    from vgg_jax.evaluation.opening import load
 
     run = load(given.workdir, given.checkpoint, overrides, given.config)
-    folder = run.export(given.to, given.out)
+    folder = run.export(given.to, given.out, given.half)
     files = ", ".join(sorted(file.name for file in folder.iterdir()))
     print(f"{given.checkpoint} checkpoint (step {run.step}) in {folder}: {files}")
 

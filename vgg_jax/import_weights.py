@@ -12,7 +12,10 @@ from vgg_jax.console.errors import UserError
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
-        "source": {"type": flags.path, "help": "a .safetensors, .pt or .pth file, or a folder with one"},
+        "source": {
+            "type": flags.path,
+            "help": "a .safetensors, .pt or .pth file, a folder with one, or pretrained: the shipped one",
+        },
         "--workdir": {"type": flags.path, "required": True, "help": "the run directory to make"},
         "--config": {"help": "the recipe whose network the weights are for; an exported folder brings its own"},
         "--normalization": {
@@ -20,10 +23,11 @@ def main(argv: Sequence[str]) -> None:
             "or six numbers, mean and std of red, green and blue; default: of the config's data",
         },
     })  # fmt: skip
-    from vgg_jax.exchange.incoming import NORMALIZATIONS, import_weights
+    from vgg_jax.exchange.incoming import NORMALIZATIONS, SHIPPED, import_weights
 
+    source = SHIPPED if str(given.source) == "pretrained" else given.source
     colours = _colours(given.normalization, NORMALIZATIONS) if given.normalization else None
-    facts = import_weights(given.source, given.workdir, given.config, colours, overrides)
+    facts = import_weights(source, given.workdir, given.config, colours, overrides)
     mean, std = (" ".join(f"{x:.4f}" for x in facts[name]) for name in ("mean", "std"))
     print(f"{given.source} fits: {given.workdir}, {len(facts['class_names'])} classes, mean {mean}, std {std}")
     print(f"how good it is: vgg-jax evaluate --workdir {given.workdir}")

@@ -1,6 +1,6 @@
-"""Classify your own pictures with a trained run.
+"""Classify your own pictures with a trained run, or with the shipped network, which knows CIFAR-10's ten classes.
 
-python -m vgg_jax.predict --workdir RUN picture.png [more.jpg ...]
+python -m vgg_jax.predict [--workdir RUN] picture.png [more.jpg ...]
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ SURE = 0.5  # of a probability; below it the network doubts
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
-        "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
+        "--workdir": {"type": flags.path, "help": "a run directory; without one, the shipped network predicts"},
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
-    from vgg_jax.evaluation.trained import load
+    from vgg_jax.evaluation.opening import load, load_pretrained
 
-    run = load(given.workdir, given.checkpoint, overrides, given.config)
+    shipped = given.workdir is None
+    run = load_pretrained(overrides) if shipped else load(given.workdir, given.checkpoint, overrides, given.config)
     unsure = False
     for file, probabilities in zip(given.pictures, run.predict(given.pictures)):
         unsure |= probabilities.max() < SURE

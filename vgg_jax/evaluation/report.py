@@ -1,5 +1,6 @@
 """The report on logits, as a dict, as text and as pictures."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def calibrated(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The scores that a temperature changes, of logits [N, C] divided by it."""
     cross_entropy = scores.scores(logits, labels)["cross_entropy"]
     return {"cross_entropy": cross_entropy, "calibration_error": scores.calibration(logits, labels)[0]}
+
+
+def read(file: Path, step: int) -> dict[str, Any] | None:
+    """The report that `evaluate` wrote, if it is of this step."""
+    try:
+        found = json.loads(file.read_text())
+        return found if found["step"] == step else None
+    except (OSError, ValueError, TypeError, KeyError):  # it can be made again
+        return None
 
 
 def draw(logits: np.ndarray, dataset: Dataset, report: dict[str, Any], folder: Path, name: str) -> None:

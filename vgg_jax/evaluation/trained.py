@@ -6,13 +6,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict, FrozenConfigDict
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.console.flags import path
@@ -23,9 +21,9 @@ from vgg_jax.exchange.export import export
 from vgg_jax.exchange.outgoing import Outgoing
 from vgg_jax.model import scores
 from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
-from vgg_jax.runs import directory, log, training
-from vgg_jax.runs.checkpoint import load_model
-from vgg_jax.settings import code, config as configs
+from vgg_jax.model.network import make_model
+from vgg_jax.runs import directory, log
+from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
 
 Pictures = np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -44,11 +42,12 @@ class TrainedRun:
       class_names: one name per class.
     """
 
-    def __init__(self, workdir: Path, config: Config, facts: Mapping[str, Any], checkpoint: str):
-        self.workdir, self.config, self.checkpoint, self._facts = workdir, config, checkpoint, facts
+    def __init__(
+        self, workdir: Path, config: Config, facts: Mapping[str, Any], checkpoint: str, step: int, variables: Any
+    ):
+        self.workdir, self.config, self.checkpoint, self.step, self._facts = workdir, config, checkpoint, step, facts
         self.class_names = tuple(facts["class_names"])
-        self.model: nn.Module
-        self.step, self.model, variables = load_model(workdir, checkpoint, config, len(self.class_names))
+        self.model: nn.Module = make_model(config, len(self.class_names))
         self.variables = jax.device_put(variables)
         self._chosen_on = self._find_chosen_on() if checkpoint == "best" else None
 
@@ -133,19 +132,27 @@ class TrainedRun:
             report.draw(logits, dataset, found, folder, f"{self.checkpoint}_{name}")
         return found
 
-    def export(self, to: str, out: str | os.PathLike[str] | None = None) -> Path:
+    def export(self, to: str, out: str | os.PathLike[str] | None = None, half: bool = False) -> Path:
         """Write the checkpoint for others; returns the folder.
 
         Args:
           to: "safetensors" (a folder for the Hugging Face Hub), "pytorch", "onnx" or "stablehlo".
           out: the folder, which is made; default export/<to> in the run directory.
+          half: of safetensors and pytorch: the arrays in float16.
 
         Raises: UserError when a package is missing that the format needs, or the network cannot be written in it.
         """
-        record = next((record for record in self.metrics if record["step"] == self.step), None)
-        calibration = temperature.read(self.workdir, self.checkpoint, self.step)
         leaving = Outgoing(
-            self.config, self.variables, self._facts, self.checkpoint, self.step, record, self._chosen_on, calibration
+            self.config,
+            self.variables,
+            self._facts,
+            self.checkpoint,
+            self.step,
+            record=next((record for record in self.metrics if record["step"] == self.step), None),
+            chosen_on=self._chosen_on,
+            calibration=temperature.read(self.workdir, self.checkpoint, self.step),
+            report=report.read(self.workdir / "evaluation" / f"{self.checkpoint}_test.json", self.step),
+            half=half,
         )
         return export(leaving, to, Path(out) if out else self.workdir / "export" / to)
 
@@ -209,46 +216,3 @@ class TrainedRun:
 
     def _logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
         return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta)
-
-
-def train(
-    config: Config | ConfigDict | FrozenConfigDict,
-    workdir: str | os.PathLike[str],
-    data: dict[str, Dataset] | None = None,
-) -> TrainedRun:
-    """Train to the end, resuming the run in workdir if there is one; the same run as `python -m vgg_jax.main` makes.
-
-    Args:
-      config: from `vgg_jax.config`, or any ConfigDict with its fields.
-      workdir: the run directory; nothing is written elsewhere.
-      data: {"train", "validation", "test"} from `vgg_jax.data`; without it, the data of config.data.
-
-    Raises:
-      UserError: the directory, the data or the devices do not fit the config, or the loss is not finite.
-      Stopped: SIGINT or SIGTERM came (to the main thread); everything is saved, and the same call goes on.
-    """
-    checked = configs.load(cast(ConfigDict, config))
-    training.train(checked, Path(workdir), data)
-    facts = directory.read_facts(Path(workdir))
-    return TrainedRun(Path(workdir), checked, facts, "latest")
-
-
-def load(
-    workdir: str | os.PathLike[str],
-    checkpoint: str = "latest",
-    overrides: Mapping[str, Any] = MappingProxyType({}),
-    config: str | os.PathLike[str] | None = None,
-) -> TrainedRun:
-    """The "latest" or "best" checkpoint of a run directory.
-
-    Args:
-      overrides: where the data are now, e.g. {"data.data_dir": "pictures"}.
-      config: the config file that made the run, if it defines its own network or data.
-
-    Raises: UserError when there is no such run or no undamaged checkpoint.
-    """
-    folder = Path(workdir)
-    its_config, facts = directory.read_run(folder, overrides, os.fspath(config) if config else None)
-    if "data.data_dir" not in overrides and os.path.isdir(facts.get("data_dir") or ""):
-        its_config = configs.override(its_config, {"data.data_dir": facts["data_dir"]})  # as given, it may be relative
-    return TrainedRun(folder, its_config, facts, checkpoint)

@@ -6,6 +6,7 @@ from typing import Any
 
 from vgg_jax.exchange.outgoing import Outgoing, architecture, flat, portable
 from vgg_jax.settings import config as configs, files
+from vgg_jax.settings.check import does_something
 from vgg_jax.settings.fields import Config
 
 _DATA = {"cifar10": ("CIFAR-10", "uoft-cs/cifar10"), "cifar100": ("CIFAR-100", "uoft-cs/cifar100")}
@@ -37,6 +38,12 @@ In PyTorch, with vgg_jax installed, `vgg_jax.torch.network.load(FOLDER)` gives t
 ```
 
 {origin}
+
+## What it is not for
+
+It names one of its {classes} classes whatever a picture shows. A low probability means that it is not sure; a high one
+does not mean that the picture is of any of the classes. It was scored on pictures of the same source as those that it
+was trained on; on others it is worse.
 """
 
 
@@ -51,7 +58,8 @@ def card(out: Outgoing) -> str:
         names=", ".join(names[:20]) + (", ..." if len(names) > 20 else ""),
         parameters=sum(array.size for name, array in flat(out).items() if name.startswith("params/")),
         version=facts.get("vgg_jax", "(version not recorded)"),
-        layout="the arrays as Flax has them" if out.is_own else "the arrays under PyTorch's names and in its layout",
+        layout=("the arrays as Flax has them" if out.is_own else "the arrays under PyTorch's names and in its layout")
+        + (", in float16" if out.half else ""),
         scores=_scores(out),
         command=command(out.config),
         origin=_origin(out),
@@ -82,6 +90,7 @@ def command(config: Config) -> str:
     """The command that trains this config: the nearest shipped recipe, and the fields that differ from it."""
     flat = configs.flatten(portable(config))
     given = {name: value for name, value in flat.items() if not name.startswith(("code.", "landscape."))}
+    given = {name: value for name, value in given.items() if does_something(name, flat)}
     best, fewest = "default", _differing(given, configs.flatten(configs.default()))  # type: ignore[arg-type]
     for file in sorted(files.SHIPPED.glob("*.py")):
         if file.stem.startswith(("_", "landscape")):
@@ -122,7 +131,27 @@ def _scores(out: Outgoing) -> str:
             accuracy, loss = out.record[f"{split}_accuracy"], out.record[f"{split}_loss"]
             rows.append(f"| {split} | {number:,} | {100 * accuracy:.2f} | {loss:.4f} | {_chosen(out)} |")
     optimistic = " It was chosen on the test images, so its accuracy on them is optimistic."
-    return "\n".join(rows) + "\n\nOne run, one seed." + (optimistic if out.chosen_on == "test" else "")
+    text = "\n".join(rows) + "\n\nOne run, one seed." + (optimistic if out.chosen_on == "test" else "")
+    return "\n\n".join([text, *_measured(out)])
+
+
+def _measured(out: Outgoing) -> list[str]:
+    """Test-time augmentation and calibration, as `evaluate` has found them."""
+    tta, calibrated = (out.report or {}).get("tta"), (out.report or {}).get("calibrated")
+    lines = []
+    if tta:
+        lines.append(f"Averaged over the views `{tta['views']}` of each test image: {100 * tta['accuracy']:.2f} %.")
+    if out.calibration:
+        lines.append(
+            f"Probabilities are softmax(logits / {out.temperature:.4f}). This temperature was fitted on "
+            f"{out.calibration['images']:,} {out.calibration['split']} images."
+        )
+    if out.report and calibrated:
+        lines[-1] += (
+            f" It brings the expected calibration error on the test images from {out.report['calibration_error']:.4f} "
+            f"to {calibrated['calibration_error']:.4f}."
+        )
+    return lines
 
 
 def _origin(out: Outgoing) -> str:

@@ -24,6 +24,7 @@ from vgg_jax.torch.names import Arrays, Leaf, leaves, to_flax
 
 Colours = tuple[Sequence[float], Sequence[float]]  # mean, std
 
+SHIPPED = Path(__file__).parent.parent / "pretrained"  # a folder that we have exported, part of the package
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 # What published weights were trained with; the deviations of the first two are not CIFAR-10's (0.247 0.243 0.262).
 NORMALIZATIONS: dict[str, Colours] = {
@@ -65,6 +66,16 @@ def import_weights(
     variables = _variables(found, its_config, len(facts["class_names"]))
     given.make(workdir, its_config, facts, step, variables, more)
     return facts
+
+
+def read_exported(folder: Path, overrides: Mapping[str, Any]) -> tuple[Config, dict[str, Any], int, Any]:
+    """(config, run.json, step, variables) of a folder that we have exported.
+
+    Raises: UserError when it is damaged, or overrides would change a result.
+    """
+    found = read(folder)
+    config, facts, step, _ = _ours(found, None, None, overrides)
+    return config, facts, step, _variables(found, config, len(facts["class_names"]))
 
 
 def _foreign(

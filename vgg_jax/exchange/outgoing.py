@@ -31,6 +31,8 @@ class Outgoing(NamedTuple):
       step: training steps done.
       record: the run's record of metrics at this step, if there is one.
       chosen_on: the split on which the checkpoint was the best; None if it was not chosen.
+      report: `evaluate`'s report on the test images, if there is one of this step.
+      half: write the arrays in float16.
       calibration: {"temperature", ...} as the run's `calibrate` stored it, if it did.
     """
 
@@ -42,6 +44,8 @@ class Outgoing(NamedTuple):
     record: Mapping[str, Any] | None = None
     chosen_on: str | None = None
     calibration: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] | None = None
+    half: bool = False
 
     @property
     def temperature(self) -> float:
@@ -74,8 +78,24 @@ def flat(out: Outgoing) -> Arrays:
 def state(out: Outgoing) -> Arrays:
     """The arrays under PyTorch's names and in its layout; those of a network of one's own as Flax has them."""
     if out.is_own:
-        return {name: np.array(array, order="C") for name, array in flat(out).items()}
-    return to_torch(leaves(out.config.model, layers(out)), flat(out), out.step)
+        arrays = {name: np.array(array, order="C") for name, array in flat(out).items()}
+    else:
+        arrays = to_torch(leaves(out.config.model, layers(out)), flat(out), out.step)
+    return {name: _halved(name, array) for name, array in arrays.items()} if out.half else arrays
+
+
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    """In float16; counters as they are.
+
+    Raises: UserError for numbers that are too large.
+    """
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(f"{name} has numbers over 65,504, too large for float16; export it without --half")
+    return half
 
 
 def architecture(config: Config) -> str:

@@ -1,0 +1,76 @@
+"""Open a run as a `TrainedRun`: by training it, from its directory, or the shipped one."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.evaluation.trained import TrainedRun
+from vgg_jax.exchange import incoming
+from vgg_jax.runs import directory, training
+from vgg_jax.runs.checkpoint import load_model
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+
+
+def train(
+    config: Config | ConfigDict | FrozenConfigDict,
+    workdir: str | os.PathLike[str],
+    data: dict[str, Dataset] | None = None,
+) -> TrainedRun:
+    """Train to the end, resuming the run in workdir if there is one; the same run as `python -m vgg_jax.main` makes.
+
+    Args:
+      config: from `vgg_jax.config`, or any ConfigDict with its fields.
+      workdir: the run directory; nothing is written elsewhere.
+      data: {"train", "validation", "test"} from `vgg_jax.data`; without it, the data of config.data.
+
+    Raises:
+      UserError: the directory, the data or the devices do not fit the config, or the loss is not finite.
+      Stopped: SIGINT or SIGTERM came (to the main thread); everything is saved, and the same call goes on.
+    """
+    checked = configs.load(cast(ConfigDict, config))
+    training.train(checked, Path(workdir), data)
+    return _open(Path(workdir), checked, directory.read_facts(Path(workdir)), "latest")
+
+
+def load(
+    workdir: str | os.PathLike[str],
+    checkpoint: str = "latest",
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    config: str | os.PathLike[str] | None = None,
+) -> TrainedRun:
+    """The "latest" or "best" checkpoint of a run directory.
+
+    Args:
+      overrides: where the data are now, e.g. {"data.data_dir": "pictures"}.
+      config: the config file that made the run, if it defines its own network or data.
+
+    Raises: UserError when there is no such run or no undamaged checkpoint.
+    """
+    folder = Path(workdir)
+    its_config, facts = directory.read_run(folder, overrides, os.fspath(config) if config else None)
+    if "data.data_dir" not in overrides and os.path.isdir(facts.get("data_dir") or ""):
+        its_config = configs.override(its_config, {"data.data_dir": facts["data_dir"]})  # as given, it may be relative
+    return _open(folder, its_config, facts, checkpoint)
+
+
+def load_pretrained(overrides: Mapping[str, Any] = MappingProxyType({})) -> TrainedRun:
+    """The network that comes with the package: the recipe `speedrun`, trained to the end on CIFAR-10.
+
+    vgg_jax/pretrained/README.md has its accuracy, and what it is not for.
+
+    Args:
+      overrides: where CIFAR-10 is, to evaluate: {"data.data_dir": "DIR"}.
+    """
+    config, facts, step, variables = incoming.read_exported(incoming.SHIPPED, overrides)
+    return TrainedRun(incoming.SHIPPED, config, facts, "latest", step, variables)
+
+
+def _open(workdir: Path, config: Config, facts: dict[str, Any], checkpoint: str) -> TrainedRun:
+    step, _, variables = load_model(workdir, checkpoint, config, len(facts["class_names"]))
+    return TrainedRun(workdir, config, facts, checkpoint, step, variables)
