@@ -7,6 +7,8 @@ model = load("folder")  # that `vgg-jax export --to pytorch` or `--to safetensor
 probabilities = model(model.normalise(images)).softmax(-1)  # images: uint8 [N, H, W, 3]
 ```
 """
+# pyright: reportAttributeAccessIssue=false
+# Where PyTorch is not installed, pyright takes this folder for it.
 
 import json
 import os
