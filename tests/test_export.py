@@ -15,11 +15,11 @@ from test_bad_input import ends  # noqa: F401, a fixture
 import vgg_jax
 from vgg_jax import cli
 from vgg_jax.console.flags import parse
-from vgg_jax.exchange.card import command
+from vgg_jax.exchange.outgoing import portable
 from vgg_jax.model import scores
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import directory, given, origin
-from vgg_jax.settings import config as configs
+from vgg_jax.settings import again, config as configs
 
 pytest.importorskip("safetensors")
 
@@ -192,13 +192,14 @@ def test_the_card_passes_the_hubs_checks(finished_run, tmp_path):
 
 def test_the_cards_command_trains_the_same_config(finished_run):
     c = vgg_jax.load(finished_run).config
-    words = shlex.split(command(c))
+    words = shlex.split(again.command(configs.flatten(c)))
     assert words[:5] == ["vgg-jax", "train", "--config", "quickstart", words[4]]
     _, overrides = parse(words[4:], "", {})
     assert configs.flatten(configs.load("quickstart", overrides)) == configs.flatten(c)
     elsewhere = ConfigDict(c.to_dict())
     elsewhere.data.data_dir, elsewhere.train.start_from = "/secret/pictures", "/secret/run"
-    assert "secret" not in command(elsewhere) and "start_from=run" in command(elsewhere)
+    text = again.command(configs.flatten(portable(elsewhere)))
+    assert "secret" not in text and "start_from=run" in text
 
 
 def test_a_network_of_ones_own_leaves_as_jax_has_it(tmp_path, ends, images):  # noqa: F811

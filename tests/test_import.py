@@ -69,8 +69,7 @@ def brought(source, workdir, layout="chenyaofo", normalization=None, **more):
 @pytest.mark.parametrize("stages", ["A", "B"])
 @pytest.mark.parametrize("layout", HEADS)
 def test_foreign_weights_compute_what_they_did(layout, stages, tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch")
     net, file = theirs(layout, stages), tmp_path / "weights.pth"
     state = net.state_dict()
     if layout == "kuangliu":  # as its main.py saves a network on a GPU

@@ -18,9 +18,9 @@ import vgg_jax
 from vgg_jax import write_report
 from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
-from vgg_jax.page import again, finding, groups, intervals, reading, study, writing
+from vgg_jax.page import finding, groups, intervals, reading, study, writing
 from vgg_jax.runs import log
-from vgg_jax.settings import config as configs
+from vgg_jax.settings import again, config as configs
 
 NAMES = [str(digit) for digit in range(10)]
 DATA = re.compile(r'<script type="application/json" id="page-data">(.*?)</script>', re.DOTALL)
@@ -307,11 +307,11 @@ def plotly_texts(value):
     return [t for inner in value for t in plotly_texts(inner)] if isinstance(value, list) else [str(value)]
 
 
-@pytest.mark.parametrize("fields", [{}, {"train.epochs": 7, "model.hidden": (16,), "data.data_dir": "a b; rm $x"}])
+@pytest.mark.parametrize("fields", [{}, {"train.epochs": 7, "model.hidden": (16,), "train.start_from": "a b; rm $x"}])
 @pytest.mark.parametrize("name", ["quickstart", "speedrun", "landscape_quick"])
 def test_the_command_makes_the_same_config(name, fields):
     config = configs.load(name, fields)
-    verb, *argv = shlex.split(again.command(configs.flatten(config), "a/x"))[1:]
+    verb, *argv = shlex.split(again.command(configs.flatten(config), "a_x_again"))[1:]
     assert verb == ("landscape" if name.startswith("landscape") else "train")
     given, overrides = flags.parse(argv, "", {"--config": {}, "--workdir": {}})
     assert given.config == name and given.workdir == "a_x_again" and overrides.keys() == fields.keys()

@@ -25,17 +25,15 @@ def main(argv: Sequence[str]) -> None:
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation import report
-    from vgg_jax.evaluation.opening import load, load_pretrained
+    from vgg_jax.evaluation.opening import named
 
-    if given.workdir is None:  # nothing is written into the installed package
-        print(report.text(load_pretrained(overrides).evaluate(given.split, given.tta)))
-        return
-    folder = given.workdir / "evaluation"
-    run = load(given.workdir, given.checkpoint, overrides, given.config)
+    run = named(given, overrides)
     if given.calibrate:
         run.calibrate()
+    folder = given.workdir and given.workdir / "evaluation"  # of the shipped network nothing is written
     print(report.text(run.evaluate(given.split, given.tta, out=folder)))
-    print(f"pictures and {given.checkpoint}_{given.split}.json in {folder}")
+    if folder:
+        print(f"pictures and {given.checkpoint}_{given.split}.json in {folder}")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ def main(argv: Sequence[str]) -> None:
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
-    from vgg_jax.evaluation.opening import load, load_pretrained
+    from vgg_jax.evaluation.opening import named
 
-    shipped = given.workdir is None
-    run = load_pretrained(overrides) if shipped else load(given.workdir, given.checkpoint, overrides, given.config)
+    run = named(given, overrides)
     unsure = False
     for file, probabilities in zip(given.pictures, run.predict(given.pictures)):
         unsure |= probabilities.max() < SURE

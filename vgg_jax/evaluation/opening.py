@@ -1,6 +1,7 @@
 """Open a run as a `TrainedRun`: by training it, from its directory, or the shipped one."""
 
 import os
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.evaluation.trained import TrainedRun
 from vgg_jax.exchange import incoming
@@ -69,6 +71,23 @@ def load_pretrained(overrides: Mapping[str, Any] = MappingProxyType({})) -> Trai
     """
     config, facts, step, variables = incoming.read_exported(incoming.SHIPPED, overrides)
     return TrainedRun(incoming.SHIPPED, config, facts, "latest", step, variables)
+
+
+def named(given: Namespace, overrides: Mapping[str, Any]) -> TrainedRun:
+    """The run that a command's flags name, or the shipped one where they name none.
+
+    Raises: UserError for flags that need a run.
+    """
+    if given.workdir is not None:
+        return load(given.workdir, given.checkpoint, overrides, given.config)
+    asked = {
+        "checkpoint": given.checkpoint != "latest",
+        "config": given.config,
+        "calibrate": vars(given).get("calibrate"),
+    }
+    for flag in [name for name, value in asked.items() if value]:
+        raise UserError(f"--{flag} is for a run of yours; add --workdir RUN")
+    return load_pretrained(overrides)
 
 
 def _open(workdir: Path, config: Config, facts: dict[str, Any], checkpoint: str) -> TrainedRun:

@@ -1,13 +1,10 @@
 """The model card: the README.md of a folder for the Hugging Face Hub."""
 
 import json
-import shlex
 from typing import Any
 
 from vgg_jax.exchange.outgoing import Outgoing, architecture, flat, portable
-from vgg_jax.settings import config as configs, files
-from vgg_jax.settings.check import does_something
-from vgg_jax.settings.fields import Config
+from vgg_jax.settings import again, config as configs
 
 _DATA = {"cifar10": ("CIFAR-10", "uoft-cs/cifar10"), "cifar100": ("CIFAR-100", "uoft-cs/cifar100")}
 _TEXT = """---
@@ -61,7 +58,7 @@ def card(out: Outgoing) -> str:
         layout=("the arrays as Flax has them" if out.is_own else "the arrays under PyTorch's names and in its layout")
         + (", in float16" if out.half else ""),
         scores=_scores(out),
-        command=command(out.config),
+        command=again.command(configs.flatten(portable(out.config))) or "(by a version with other fields)",
         origin=_origin(out),
     )
 
@@ -84,29 +81,6 @@ def metadata(out: Outgoing) -> dict[str, Any]:
         result = {"task": task, "dataset": data, "metrics": [metric]}
         found |= {"metrics": ["accuracy"], "model-index": [{"name": _title(out), "results": [result]}]}
     return found
-
-
-def command(config: Config) -> str:
-    """The command that trains this config: the nearest shipped recipe, and the fields that differ from it."""
-    flat = configs.flatten(portable(config))
-    given = {name: value for name, value in flat.items() if not name.startswith(("code.", "landscape."))}
-    given = {name: value for name, value in given.items() if does_something(name, flat)}
-    best, fewest = "default", _differing(given, configs.flatten(configs.default()))  # type: ignore[arg-type]
-    for file in sorted(files.SHIPPED.glob("*.py")):
-        if file.stem.startswith(("_", "landscape")):
-            continue
-        differing = _differing(given, configs.flatten(configs.load(file)))
-        if len(differing) < len(fewest):
-            best, fewest = file.stem, differing
-    best = flat.get("code.file", best)
-    if "code.file" in flat:
-        fewest = {}  # the file has its own fields
-    fields = [f"--config.{name}={value}" for name, value in fewest.items()]
-    return shlex.join(["vgg-jax", "train", "--config", best, *fields])
-
-
-def _differing(given: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if other.get(name) != value}
 
 
 def _title(out: Outgoing) -> str:

@@ -1,16 +1,18 @@
 """The page's sections about runs. Each function returns HTML, or None where there is nothing to say."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vgg_jax.console.progress import clock
-from vgg_jax.page import again, figures, groups
+from vgg_jax.page import figures, groups
 from vgg_jax.page.groups import Group
 from vgg_jax.page.html import NONE, Html, command, element, join, table
 from vgg_jax.page.intervals import Estimate
 from vgg_jax.page.plots import Plots
 from vgg_jax.page.reading import RunFiles, flat
 from vgg_jax.runs.pictures import TRAIN, drops
+from vgg_jax.settings import again
 
 Origin = tuple[str, Mapping[str, Any], Mapping[str, Any]]  # name, config by field, run.json
 GLYPHS: dict[str, str] = dict(zip(figures.SYMBOLS, "●■◆▲✕★✚"))
@@ -208,7 +210,8 @@ def _facts(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _again(config: Mapping[str, Any], name: str) -> Html:
-    line = again.command(dict(config), name) if config else None
+    made = re.sub(r"[/\\]+", "_", name).strip("_") + "_again"
+    line = again.command(dict(config), made) if config else None
     if line is None:
         return element("span", "unknown: config.json is not that of a config of this version")
     own = " (with the fields that were given then)" if "code.file" in config else ""
