@@ -39,6 +39,15 @@ def test_the_command_takes_it_where_no_run_is_named(tmp_path, capsys):
     assert re.match(r".*green\.png: \w+ \d+\.\d%, ", capsys.readouterr().out)
 
 
+def test_nothing_is_written_into_the_package(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(SHIPPED.iterdir())
+    assert run.export("safetensors").samefile(tmp_path / "export" / "safetensors")
+    with pytest.raises(vgg_jax.UserError, match="calibrated already"):
+        run.calibrate()
+    assert sorted(SHIPPED.iterdir()) == before
+
+
 def test_its_card_says_what_its_files_say(run):
     card, record = (SHIPPED / "README.md").read_text(), run.metrics[0]
     assert f"| test | 10,000 | {100 * record['test_accuracy']:.2f} |" in card

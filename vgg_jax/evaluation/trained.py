@@ -43,12 +43,20 @@ class TrainedRun:
     """
 
     def __init__(
-        self, workdir: Path, config: Config, facts: Mapping[str, Any], checkpoint: str, step: int, variables: Any
+        self,
+        workdir: Path,
+        config: Config,
+        facts: Mapping[str, Any],
+        checkpoint: str,
+        step: int,
+        variables: Any,
+        shipped: bool = False,
     ):
         self.workdir, self.config, self.checkpoint, self.step, self._facts = workdir, config, checkpoint, step, facts
         self.class_names = tuple(facts["class_names"])
         self.model: nn.Module = make_model(config, len(self.class_names))
         self.variables = jax.device_put(variables)
+        self._shipped = shipped  # with the package, into which nothing is written
         self._chosen_on = self._find_chosen_on() if checkpoint == "best" else None
 
     def __repr__(self) -> str:
@@ -87,6 +95,8 @@ class TrainedRun:
 
         Raises: UserError when the run held out no images, or classifies all of them right.
         """
+        if self._shipped:
+            raise UserError("the shipped network is calibrated already")
         dataset = self._split("validation")
         found = temperature.fit(self._finite_logits(dataset.images), dataset.labels)
         stored = {"step": self.step, "temperature": found, "split": "validation", "images": len(dataset)}
@@ -137,7 +147,7 @@ class TrainedRun:
 
         Args:
           to: "safetensors" (a folder for the Hugging Face Hub), "pytorch", "onnx" or "stablehlo".
-          out: the folder, which is made; default export/<to> in the run directory.
+          out: the folder, which is made; default export/<to> in the run directory (of the shipped network, here).
           half: of safetensors and pytorch: the arrays in float16.
 
         Raises: UserError when a package is missing that the format needs, or the network cannot be written in it.
@@ -154,7 +164,8 @@ class TrainedRun:
             report=report.read(self.workdir / "evaluation" / f"{self.checkpoint}_test.json", self.step),
             half=half,
         )
-        return export(leaving, to, Path(out) if out else self.workdir / "export" / to)
+        its_folder = Path() if self._shipped else self.workdir
+        return export(leaving, to, Path(out) if out else its_folder / "export" / to)
 
     def _split(self, split: str) -> Dataset:
         there = self.config.data.data_dir
