@@ -113,3 +113,12 @@ def test_weights_that_changed_before_the_first_save_are_noticed(source, tmp_path
     (run.workdir / "start.json").write_text(json.dumps(changed))
     with pytest.raises(vgg_jax.UserError, match="has changed since the run in"):
         train(run.workdir, **given)
+
+
+def test_a_field_that_does_nothing_makes_no_other_run(tmp_path):
+    """So runs from before a field was there go on, whatever its value was then."""
+    adam = {"optimizer__name": "adam", "train__epochs": 1}
+    first = train(tmp_path / "run", optimizer__momentum=0.5, **adam)
+    assert train(tmp_path / "run", **adam).metrics == first.metrics
+    with pytest.raises(vgg_jax.UserError, match=r"holds a run of another config: optimizer\.learning_rate"):
+        train(tmp_path / "run", optimizer__learning_rate=0.5, **adam)
