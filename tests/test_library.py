@@ -244,3 +244,16 @@ def test_a_recipe_is_read_without_jax():
     """Checking a config and showing help do not import JAX."""
     program = "import sys, vgg_jax; vgg_jax.config('bn'); assert 'jax' not in sys.modules and 'flax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": PYTHONPATH}, cwd="/")
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_a_run_in_bfloat16_on_larger_images_of_few_or_many_classes(classes, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % classes
+    images = (rng.integers(0, 100, (200, 64, 64, 3)) + 100 * (labels % 2)[:, None, None, None]).astype(np.uint8)
+    splits = vgg_jax.data(train=(images, labels), test=(images, labels))
+    run = vgg_jax.train(small(data__image_size=64, model__dtype="bfloat16", train__epochs=3), tmp_path / "run", splits)
+    found = run.evaluate(splits["test"])
+    assert found["accuracy"] > 1.5 / classes and len(found["confusion"]) == classes
+    assert found["top5_accuracy"] >= found["accuracy"] and run.predict(images[:3]).shape == (3, classes)
+    assert all(leaf.dtype == np.float32 for layer in run.variables["params"].values() for leaf in layer.values())
