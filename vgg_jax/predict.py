@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"{file}: {', '.join(f'{name} {probability:.1%}' for probability, name in best)}")
     if unsure:
         print(
-            f"Below {SURE:.0%} the network is not sure. It knows {len(run.class_names)} classes and always names one of "
-            "them, also for a picture that shows none."
+            f"Below {SURE:.0%} the network is not sure. It knows {len(run.class_names)} classes and always names one, "
+            "also for a picture that shows none of them."
         )
 
 
