@@ -25,6 +25,7 @@ from vgg_jax.runs import directory as rundir
 from vgg_jax.runs.checkpoint import load_model
 from vgg_jax.runs.log import read
 from vgg_jax.settings import config as configs, help
+from vgg_jax.settings.check import does_something
 from vgg_jax.settings.fields import FIELDS
 from vgg_jax.tables.rows import TABLES
 from vgg_jax.training.step import first_images, init_state, make_recipe, make_train_chunk
@@ -324,3 +325,10 @@ def test_no_shipped_recipe_has_one_and_those_of_a_study_are_not_trained(capsys):
         else:
             configs.check_trains(c)
     assert capsys.readouterr().err == ""
+
+
+def test_fields_younger_than_a_run_of_own_data_are_not_its_own():
+    """get_data may read data.resize; data.shrink, which older runs lack, is nothing without it."""
+    flat = configs.flatten(configs.load("default")) | {"code.data": True}
+    assert does_something("data.resize", flat) and not does_something("data.shrink", flat)
+    assert "data.shrink" not in rundir.fields(configs.load("default"))

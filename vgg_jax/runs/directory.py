@@ -26,7 +26,8 @@ CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minu
 
 def fields(config: Config) -> dict[str, Any]:
     """The fields of a config that a result depends on, by name."""
-    return {name: value for name, value in configs.flatten(config).items() if name not in CHANGEABLE}
+    flat = configs.flatten(config)
+    return {name: value for name, value in flat.items() if name not in CHANGEABLE and does_something(name, flat)}
 
 
 def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
@@ -83,8 +84,7 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
             f"--config.train.start_from={workdir} and another --workdir"
         )
     old, new = configs.flatten(old_config), configs.flatten(config)
-    differing = [k for k in sorted(old | new) if k not in CHANGEABLE and old.get(k) != new.get(k)]
-    differing = [k for k in differing if does_something(k, old) or does_something(k, new)]
+    differing = [k for k in sorted(fields(old_config) | fields(config)) if old.get(k) != new.get(k)]
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
         raise UserError(

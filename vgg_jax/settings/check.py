@@ -44,9 +44,11 @@ def check_value(name: str, field: Field, value: Any) -> None:
 
 
 def does_something(name: str, flat: Mapping[str, Any]) -> bool:
-    """Whether the field changes anything beside these others; `get_data` may read what it likes."""
-    other, *values = FIELDS[name].only if name in FIELDS and FIELDS[name].only else ("",)
-    if not other or (name.startswith("data.") and flat.get("code.data")):
+    """Whether the field changes anything beside these others; `get_data` may read what data.name makes idle."""
+    if name not in FIELDS or not FIELDS[name].only:
+        return True
+    other, *values = FIELDS[name].only
+    if other == "data.name" and flat.get("code.data"):
         return True
     return flat[other] in values if values else flat[other] not in (0, "", "none")
 
