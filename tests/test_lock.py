@@ -71,6 +71,14 @@ def test_another_host_that_lives_is_refused(tmp_path):
         pass
 
 
+def test_another_host_that_gives_it_back_is_not_refused(tmp_path):
+    left_by(tmp_path, "node7")
+    back = threading.Timer(0.1, (tmp_path / ".lock").write_text, [""])
+    back.start()
+    with lock(tmp_path):
+        back.join()
+
+
 @pytest.mark.parametrize("text", ["node7", '{"host": ', "[]", "\x00"])
 def test_another_host_that_is_silent_is_not(text, tmp_path, capsys):
     left_by(tmp_path, text) if text == "node7" else (tmp_path / ".lock").write_text(text)

@@ -73,7 +73,7 @@ def _read(name: Path) -> dict[str, Any]:
 
 
 def _watch(workdir: Path, holder: dict[str, Any]) -> None:
-    """Return when the holder gave no sign of life for a while. No clock of another host is read.
+    """Return when the holder has given the lock back, or no sign of life for a while. No host's clock is compared.
 
     Raises: RunFailed at the first sign.
     """
@@ -83,7 +83,7 @@ def _watch(workdir: Path, holder: dict[str, Any]) -> None:
     first, end = _touched(name), time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(BEAT / 10)
-        if _touched(name) != first:
+        if _touched(name) != first and _read(name):
             raise RunFailed(f"{who} is training in {workdir} since {holder.get('since')}; give another --workdir")
 
 
