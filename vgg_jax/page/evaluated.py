@@ -55,11 +55,14 @@ def _evaluation(run: RunFiles, name: str, report: Mapping[str, Any], plots: Plot
 
 
 def _scores(run: RunFiles, report: Mapping[str, Any]) -> str:
+    top5 = f"top-5 {report['top5_accuracy']:.2%}, " if len(report["per_class_accuracy"]) > 5 else ""
     line = (
-        f"{report['images']:,} images at step {report['step']:,}: accuracy {report['accuracy']:.2%}, top-5 "
-        f"{report['top5_accuracy']:.2%}, cross-entropy {report['cross_entropy']:.4f}, expected calibration error "
-        f"{report['calibration_error']:.4f}."
+        f"{report['images']:,} images at step {report['step']:,}: accuracy {report['accuracy']:.2%}, {top5}"
+        f"cross-entropy {report['cross_entropy']:.4f}, expected calibration error {report['calibration_error']:.4f}."
     )
+    fitted = report.get("calibrated")
+    if isinstance(fitted, dict) and isinstance(fitted.get("calibration_error"), float):
+        line += f" With the temperature that was fitted, the calibration error is {fitted['calibration_error']:.4f}."
     tta = report.get("tta")
     if isinstance(tta, dict) and isinstance(tta.get("accuracy"), float):
         line += f" With test-time augmentation ({tta.get('views')}): accuracy {tta['accuracy']:.2%}."
