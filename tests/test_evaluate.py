@@ -87,10 +87,12 @@ def test_a_temperature_is_fitted_on_held_out_images_and_kept_with_the_run(run, t
     powers = load(run).predict(images) ** (1 / found)
     np.testing.assert_allclose(after.predict(images), powers / powers.sum(1, keepdims=True), rtol=1e-3, atol=1e-6)
     assert load(workdir, "best").temperature == 1  # of the other checkpoint, nothing is known
-    (workdir / "calibration.json").write_text('{"latest": {"step": 1, "temperature": 9}}')  # of an earlier step
+    whole = {"step": 1, "temperature": 9.0, "split": "test", "images": 5}  # of an earlier step
+    (workdir / "calibration.json").write_text(json.dumps({"latest": whole}))
     assert load(workdir).temperature == 1
-    (workdir / "calibration.json").write_text("[")
-    assert load(workdir).temperature == 1
+    for damaged in ("[", '{"latest": {"step": 20}}', '{"latest": {"step": 20, "temperature": "9"}}', "[[1, 2]]"):
+        (workdir / "calibration.json").write_text(damaged)
+        assert load(workdir).temperature == 1
 
 
 def test_the_training_curve_is_what_its_picture_says(run, tmp_path, monkeypatch):

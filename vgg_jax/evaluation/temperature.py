@@ -38,7 +38,13 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> float:
 def read(workdir: Path, checkpoint: str, step: int) -> dict[str, Any] | None:
     """What `write` has stored for the checkpoint at this step, if anything."""
     found = _all(workdir).get(checkpoint)
-    return found if isinstance(found, dict) and found.get("step") == step else None
+    return found if is_whole(found) and found["step"] == step else None
+
+
+def is_whole(found: Any) -> bool:
+    """Whether it is what `write` stores: step, temperature, split and images."""
+    whole = isinstance(found, dict) and found.keys() >= {"step", "temperature", "split", "images"}
+    return whole and type(found["temperature"]) in (int, float) and found["temperature"] > 0
 
 
 def write(workdir: Path, checkpoint: str, found: dict[str, Any]) -> None:
