@@ -293,12 +293,9 @@ def test_using_a_run(finished: tuple[Path, Path], ends: Ends, tmp_path: Path) ->
     ends(predict.main, [*where, str(tmp_path)], f"cannot read picture {tmp_path}")
     ends(cli._dispatch, ["trian", *where], "no verb 'trian'", "one of train, reproduce,")
     ends(cli._dispatch, ["export", "--to=onnx"], "required: --workdir", "--help")
-    for alone in (
-        ["evaluate", "--checkpoint=best"],
-        ["predict", "--config=my.py", picture],
-        ["evaluate", "--calibrate"],
-    ):
-        ends(cli._dispatch, alone, f"{alone[1].partition('=')[0]} is for a run of yours; add --workdir RUN")
+    for alone in (["evaluate", "--checkpoint=best"], ["predict", "--config=my.py", picture]):
+        ends(cli._dispatch, alone, "--checkpoint and --config are for a run of yours; add --workdir RUN")
+    ends(cli._dispatch, ["evaluate", "--calibrate"], "the shipped network is calibrated already")
 
 
 def test_loss_not_finite(ends: Ends, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

@@ -25,9 +25,9 @@ def main(argv: Sequence[str]) -> None:
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation import report
-    from vgg_jax.evaluation.opening import named
+    from vgg_jax.evaluation.opening import load_or_shipped
 
-    run = named(given, overrides)
+    run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     if given.calibrate:
         run.calibrate()
     folder = given.workdir and given.workdir / "evaluation"  # of the shipped network nothing is written

@@ -17,9 +17,9 @@ def main(argv: Sequence[str]) -> None:
         "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
-    from vgg_jax.evaluation.opening import named
+    from vgg_jax.evaluation.opening import load_or_shipped
 
-    run = named(given, overrides)
+    run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     unsure = False
     for file, probabilities in zip(given.pictures, run.predict(given.pictures)):
         unsure |= probabilities.max() < SURE

@@ -1,7 +1,6 @@
 """Open a run as a `TrainedRun`: by training it, from its directory, or the shipped one."""
 
 import os
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -73,20 +72,17 @@ def load_pretrained(overrides: Mapping[str, Any] = MappingProxyType({})) -> Trai
     return TrainedRun(incoming.SHIPPED, config, facts, "latest", step, variables, shipped=True)
 
 
-def named(given: Namespace, overrides: Mapping[str, Any]) -> TrainedRun:
-    """The run that a command's flags name, or the shipped one where they name none.
+def load_or_shipped(
+    workdir: Path | None, checkpoint: str, overrides: Mapping[str, Any], config: str | None
+) -> TrainedRun:
+    """`load`, or `load_pretrained` where a command was given no workdir.
 
-    Raises: UserError for flags that need a run.
+    Raises: UserError for what the shipped network does not have.
     """
-    if given.workdir is not None:
-        return load(given.workdir, given.checkpoint, overrides, given.config)
-    asked = {
-        "checkpoint": given.checkpoint != "latest",
-        "config": given.config,
-        "calibrate": vars(given).get("calibrate"),
-    }
-    for flag in [name for name, value in asked.items() if value]:
-        raise UserError(f"--{flag} is for a run of yours; add --workdir RUN")
+    if workdir is not None:
+        return load(workdir, checkpoint, overrides, config)
+    if checkpoint != "latest" or config:
+        raise UserError("--checkpoint and --config are for a run of yours; add --workdir RUN")
     return load_pretrained(overrides)
 
 
