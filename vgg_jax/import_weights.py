@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     })  # fmt: skip
     from vgg_jax.exchange.incoming import NORMALIZATIONS, SHIPPED, import_weights
 
-    source = SHIPPED if str(given.source) == "pretrained" else given.source
+    source = SHIPPED if str(given.source) == "pretrained" and not given.source.exists() else given.source
     colours = _colours(given.normalization, NORMALIZATIONS) if given.normalization else None
     facts = import_weights(source, given.workdir, given.config, colours, overrides)
     mean, std = (" ".join(f"{x:.4f}" for x in facts[name]) for name in ("mean", "std"))
