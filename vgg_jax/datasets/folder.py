@@ -59,16 +59,17 @@ def _decode(files: list[tuple[Path, int]], size: int, shrink: str, progress: Pro
     return images, np.array([label for _, label in files], np.int32)
 
 
-def read_picture(file: str | os.PathLike[str], size: int, shrink: str) -> np.ndarray:
+def read_picture(file: str | os.PathLike[str], size: int, shrink: str, most: int = MAX_PIXELS) -> np.ndarray:
     """One picture as [size, size, 3] uint8, centre-cropped and scaled to fit.
 
     Args:
       shrink: how a larger one is scaled down: "area" averages (bicubic blurs more than CIFAR's own pictures are), or
         "bicubic"; with "" only a picture of the right size is read.
+      most: a picture of more pixels is refused before it is decoded.
 
-    Raises: UserError naming a file that is unreadable or, without shrink, has another size.
+    Raises: UserError naming a file that is unreadable, too large or, without shrink, of another size.
     """
-    rgb = _upright(file)
+    rgb = _upright(file, most)
     if rgb.size == (size, size):
         return np.asarray(rgb)
     width, height = rgb.size
@@ -83,7 +84,7 @@ def read_picture(file: str | os.PathLike[str], size: int, shrink: str) -> np.nda
     return np.asarray(rgb.resize((size, size), how, box=square))
 
 
-def _upright(file: str | os.PathLike[str]) -> Image.Image:
+def _upright(file: str | os.PathLike[str], most: int) -> Image.Image:
     """A picture's pixels in RGB.
 
     Raises: UserError naming the file.
@@ -94,8 +95,8 @@ def _upright(file: str | os.PathLike[str]) -> Image.Image:
             Image.open(file, formats=("PNG", "JPEG")) as picture,
         ):
             width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise UserError(f"{file} is {width}x{height}, over the limit of {MAX_PIXELS} pixels")
+            if width * height > most:
+                raise UserError(f"{file} is {width}x{height}, over the limit of {most} pixels")
             if picture.mode.startswith(("I", "F")):
                 raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
             return ImageOps.exif_transpose(picture).convert("RGB")  # upright, as a phone shows it

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.console.flags import path
-from vgg_jax.datasets.folder import read_picture
+from vgg_jax.datasets.folder import MAX_PIXELS, read_picture
 from vgg_jax.datasets.load import Dataset, load as load_data
 from vgg_jax.evaluation import report, temperature
 from vgg_jax.exchange.export import export
@@ -40,6 +40,7 @@ class TrainedRun:
       model: the Flax Linen module.
       variables: its variables, {"params", "batch_stats"}, on the default device.
       class_names: one name per class.
+      mean, std: per channel, by which images are normalised, in units of [0, 1].
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class TrainedRun:
         shipped: bool = False,
     ):
         self.workdir, self.config, self.checkpoint, self.step, self._facts = workdir, config, checkpoint, step, facts
-        self.class_names = tuple(facts["class_names"])
+        self.class_names, self.mean, self.std = tuple(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"])
         self.model: nn.Module = make_model(config, len(self.class_names))
         self.variables = jax.device_put(variables)
         self._shipped = shipped  # with the package, into which nothing is written
@@ -82,7 +83,27 @@ class TrainedRun:
 
         Raises: UserError for a file that cannot be read, or an array of another dtype or shape.
         """
-        return scores.softmax(self._logits(self._images(pictures), tta) / self.temperature).astype(np.float32)
+        return scores.softmax(self._logits(self.pixels(pictures), tta) / self.temperature).astype(np.float32)
+
+    def pixels(self, pictures: Pictures, most: int = MAX_PIXELS) -> np.ndarray:
+        """What the network is shown of pictures (as `predict` takes them): uint8 [N, H, W, 3] of its size.
+
+        Raises: UserError as `predict`, also for a file of more pixels than most.
+        """
+        size = self.config.data.image_size
+        if isinstance(pictures, (str, os.PathLike)):
+            pictures = [pictures]
+        if not isinstance(pictures, np.ndarray):
+            if not pictures or not all(isinstance(file, (str, os.PathLike)) for file in pictures):
+                raise UserError("predict takes an array of images, or the names of picture files")
+            as_trained = self.config.data.name == "folder" and self.config.data.resize
+            shrink = self.config.data.shrink if as_trained else "area"
+            return np.stack([read_picture(file, size, shrink, most) for file in pictures])
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
+            raise UserError(
+                f"predict takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
+            )
+        return pictures
 
     @property
     def temperature(self) -> float:
@@ -97,7 +118,7 @@ class TrainedRun:
         """
         if self._shipped:
             raise UserError("the shipped network is calibrated already")
-        dataset = self._split("validation")
+        dataset = self.data("validation")
         found = temperature.fit(self._finite_logits(dataset.images), dataset.labels)
         stored = {"step": self.step, "temperature": found, "split": "validation", "images": len(dataset)}
         temperature.write(self.workdir, self.checkpoint, stored)
@@ -119,7 +140,7 @@ class TrainedRun:
         Raises: UserError when the split is empty or differs from the run's, or when the network had diverged.
         """
         name = split if isinstance(split, str) else "given"
-        dataset = self._split(split) if isinstance(split, str) else split
+        dataset = self.data(split) if isinstance(split, str) else split
         logits = self._finite_logits(dataset.images)
         found = {
             "checkpoint": self.checkpoint,
@@ -167,7 +188,8 @@ class TrainedRun:
         its_folder = Path() if self._shipped else self.workdir
         return export(leaving, to, Path(out) if out else its_folder / "export" / to)
 
-    def _split(self, split: str) -> Dataset:
+    def data(self, split: str) -> Dataset:
+        """A split of the run's own data. Raises: UserError when it is empty, missing or another."""
         there = self.config.data.data_dir
         if there and not code.of(self.config).get_data and not path(there).is_dir():
             raise UserError(
@@ -184,22 +206,6 @@ class TrainedRun:
             )
         return dataset
 
-    def _images(self, pictures: Pictures) -> np.ndarray:
-        size = self.config.data.image_size
-        if isinstance(pictures, (str, os.PathLike)):
-            pictures = [pictures]
-        if not isinstance(pictures, np.ndarray):
-            if not pictures or not all(isinstance(file, (str, os.PathLike)) for file in pictures):
-                raise UserError("predict takes an array of images, or the names of picture files")
-            as_trained = self.config.data.name == "folder" and self.config.data.resize
-            shrink = self.config.data.shrink if as_trained else "area"
-            return np.stack([read_picture(file, size, shrink) for file in pictures])
-        if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
-            raise UserError(
-                f"predict takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
-            )
-        return pictures
-
     def _find_chosen_on(self) -> str:
         """The split that chose the checkpoint; a word where metrics.jsonl knows a better epoch than best/ holds."""
         found = log.protocols(self.metrics)
@@ -215,7 +221,7 @@ class TrainedRun:
 
     @functools.cached_property
     def _forward(self) -> Forward:
-        return make_forward(self.model, self._facts["mean"], self._facts["std"])
+        return make_forward(self.model, self.mean, self.std)
 
     def _finite_logits(self, images: np.ndarray) -> np.ndarray:
         logits = self._logits(images)

@@ -27,3 +27,14 @@ def saliency(model: nn.Module, variables: Any, images: jax.Array, labels: jax.Ar
         return jnp.sum(jnp.take_along_axis(logits, labels[:, None], 1))
 
     return jnp.abs(jax.grad(evidence)(images)).max(-1)
+
+
+def class_evidence(maps: jax.Array, gradients: jax.Array) -> jax.Array:
+    """Where a class's evidence lies: Grad-CAM (Selvaraju et al. 2017, equations 1 and 2).
+
+    relu(sum_k a_k A_k) with a_k the mean over all positions of d logit / d A_k: the maps A of a convolutional layer
+    [N, H, W, K] and the gradients of the class's logit by them [N, H, W, K] -> [N, H, W], in the unit of the logit.
+    If the logit is a linear function of the maps' means, the sum over positions before the relu is that function.
+    """
+    weights = gradients.mean((1, 2), keepdims=True)
+    return jnp.maximum((weights * maps).sum(-1), 0)

@@ -1,0 +1,126 @@
+"""What passes through a network on its way from image to logits: maps of its stages, BatchNorm's input and output."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vgg_jax.model import layers
+from vgg_jax.model.vgg import VGG
+
+
+class Signals(NamedTuple):
+    """logits [N, classes]; by stage, of its last layer: maps [N, H, W, C], and (input, output) of BatchNorm."""
+
+    logits: jax.Array
+    maps: dict[str, jax.Array]
+    norms: dict[str, tuple[jax.Array, jax.Array]]
+
+
+def watch(
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    added: dict[str, jax.Array] | None = None,
+    dropout_key: jax.Array | None = None,
+) -> Signals:
+    """One pass in evaluation mode.
+
+    A VGG's stages end at its max-pools, and a map is what the stage's last activation gives. In a network of your own
+    a stage is all layers with maps of one size, and a map is what a convolution gives.
+
+    Args:
+      images: normalised, [N, H, W, 3].
+      added: by stage, what is added to its maps on the way (zeros, to differentiate by them).
+      dropout_key: with one, dropout drops as in training, while BatchNorm stays as it is.
+    """
+    wanted = _last_layers(model, variables, images)
+    maps: dict[str, jax.Array] = {}
+    norms: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+    def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        layer = context.module
+        if dropout_key is not None and rate(layer) and context.method_name == "__call__":
+            return drop(layer, args[0])
+        output = call(*args, **kwargs)
+        name = _name(model, context, args, output)
+        if name in wanted and wanted[name] not in maps:
+            stage = wanted[name]
+            output = output + added[stage] if added and stage in added else output
+            maps[stage] = output
+        if isinstance(layer, nn.BatchNorm) and context.method_name == "__call__" and output.ndim == 4:
+            norms[_stage(model, str(layer.name), output)] = (args[0], output)
+        return output
+
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    with nn.intercept_methods(record):
+        logits: Any = model.apply(variables, images, train=False, rngs=rngs)
+    return Signals(logits, maps, norms)
+
+
+def dropouts(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, float]:
+    """The rate of every dropout layer that drops anything, by its name."""
+    found: dict[str, float] = {}
+
+    def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if rate(context.module):
+            found["/".join(context.module.path)] = rate(context.module)
+        return call(*args, **kwargs)
+
+    _trace(model, variables, images, record)
+    return found
+
+
+def rate(layer: nn.Module) -> float:
+    """The share that a layer drops in training, 0 for all but dropout layers."""
+    return layer.rate if isinstance(layer, (layers.Dropout, nn.Dropout)) else 0.0
+
+
+def drop(layer: Any, x: jax.Array) -> jax.Array:
+    """Dropout as in training: each element is kept with probability 1 - rate and divided by it, or is 0."""
+    if isinstance(layer, layers.Dropout):
+        dropped = round(layer.rate * 256)
+        share, shape = dropped / 256, x.shape
+    else:
+        share = layer.rate
+        shape = tuple(1 if axis in layer.broadcast_dims else n for axis, n in enumerate(x.shape))
+    if share >= 1:
+        return jnp.zeros_like(x)
+    keep = jax.random.bernoulli(layer.make_rng("dropout"), 1 - share, shape)
+    return jnp.where(jnp.broadcast_to(keep, x.shape), x / (1 - share), 0).astype(x.dtype)
+
+
+def _last_layers(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, str]:
+    """{name of the layer: stage} of the last layer in every stage."""
+    last: dict[str, str] = {}
+
+    def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        if name := _name(model, context, args, output):
+            last[_stage(model, name, output)] = name
+        return output
+
+    _trace(model, variables, images, record)
+    return {name: stage for stage, name in last.items()}
+
+
+def _trace(model: nn.Module, variables: Any, images: jax.Array, record: Any) -> None:
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+
+
+def _name(model: nn.Module, context: nn.module.InterceptorContext, args: Any, output: Any) -> str:
+    """The name of a call whose output is maps that a stage may end with, else ""."""
+    if isinstance(model, VGG):
+        return f"{args[2]}" if context.module is model and context.method_name == "_block" else ""
+    called = isinstance(context.module, nn.Conv) and context.method_name == "__call__"
+    return "/".join(context.module.path) if called and output.ndim == 4 else ""
+
+
+def _stage(model: nn.Module, name: str, output: jax.Array) -> str:
+    if isinstance(model, VGG) and (number := re.search(r"\d+", name)):
+        return f"stage {number[0]}"
+    return f"{output.shape[1]}x{output.shape[2]}"
