@@ -115,7 +115,7 @@ def _trace(model: nn.Module, variables: Any, images: jax.Array, record: Any) -> 
 def _name(model: nn.Module, context: nn.module.InterceptorContext, args: Any, output: Any) -> str:
     """The name of a call whose output is maps that a stage may end with, else ""."""
     if isinstance(model, VGG):
-        return f"{args[2]}" if context.module is model and context.method_name == "_block" else ""
+        return f"{args[2]}" if isinstance(context.module, VGG) and context.method_name == "_block" else ""
     called = isinstance(context.module, nn.Conv) and context.method_name == "__call__"
     return "/".join(context.module.path) if called and output.ndim == 4 else ""
 

@@ -1,0 +1,48 @@
+"""Example pictures: from the run's own test images, where these lie on this machine already."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.console.flags import path
+from vgg_jax.datasets import cifar
+from vgg_jax.evaluation.trained import TrainedRun
+
+COUNT = 12
+
+
+class Example(NamedTuple):
+    """A test image, uint8 [S, S, 3], and the name of its class."""
+
+    pixels: np.ndarray
+    label: str
+
+
+def examples(run: TrainedRun) -> tuple[list[Example], str]:
+    """Test images of different classes as far as they go, and a sentence that says where they are from.
+
+    Nothing is downloaded for them: without the data there are none, and the sentence says so.
+    """
+    name = run.config.data.name
+    if name in cifar.SOURCES and not _is_here(name, run.config.data.data_dir):
+        return [], (
+            f"No examples: {name} is not on this machine, and the demo downloads nothing. If you have it, start the "
+            "demo with --config.data.data_dir=DIR."
+        )
+    try:
+        dataset = run.data("test").sample(500)
+    except (UserError, OSError) as error:
+        return [], f"No examples: {error}"
+    order = np.argsort([int((dataset.labels[:i] == y).sum()) for i, y in enumerate(dataset.labels)], kind="stable")
+    chosen = [Example(dataset.images[i], dataset.class_names[dataset.labels[i]]) for i in order[:COUNT]]
+    return chosen, "Examples from the test images, none of which the network was trained on:"
+
+
+def _is_here(name: str, data_dir: str) -> bool:
+    root = path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    try:
+        return cifar.find_prepared(name, root) is not None
+    except UserError:  # prepared in another format
+        return False
