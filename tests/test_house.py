@@ -8,7 +8,7 @@ from small import ROOT
 PACKAGE = ROOT / "vgg_jax"
 ROOMS = (
     "console", "settings", "datasets", "model", "training", "runs", "torch", "exchange", "evaluation", "tables",
-    "landscape", "page",
+    "landscape", "page", "demo_page",
 )  # fmt: skip
 BESIDE = {"tables", "landscape"}  # neither imports the other
 FILES = sorted(PACKAGE.rglob("*.py"))

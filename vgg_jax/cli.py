@@ -15,6 +15,7 @@ VERBS = {
     "export": ("vgg_jax.export", "write a run's weights for PyTorch, ONNX, the Hugging Face Hub or JAX elsewhere"),
     "import": ("vgg_jax.import_weights", "make a run of PyTorch weights, or of an exported folder"),
     "report": ("vgg_jax.write_report", "write one HTML page about runs, tables and landscape studies"),
+    "demo": ("vgg_jax.demo", "see in the browser what a run sees in a picture"),
     "describe": ("vgg_jax.describe", "a config's layers, parameters and multiply-adds"),
     "doctor": ("vgg_jax.doctor", "check this machine, and say how to fix what is wrong"),
 }

@@ -20,6 +20,11 @@ def problem(error: UserError) -> Html:
     return element("p", str(error), class_="demo-problem", role="alert")
 
 
+def waiting() -> Html:
+    """What stands there before there is a picture."""
+    return element("p", "Choose a picture, and what the network sees in it appears here.", class_="demo-said")
+
+
 def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "") -> Html:
     """Everything about one picture and one run."""
     return element("section", [
@@ -120,12 +125,17 @@ def _histogram(before: np.ndarray, after: np.ndarray) -> Html:
         heights = 58 - 54 * counts / max(counts.max(), 1)
         points = " ".join(f"{300 * i / 59:.1f},{y:.1f}" for i, y in enumerate(heights))
         lines.append(element("polyline", points=points, class_=f"demo-{kind}"))
-    ticks = [element("text", f"{low:.2g}", x="0", y="72"), element("text", f"{high:.2g}", x="300", y="72", text_anchor="end")]
+    ticks = [
+        element("text", f"{low:.2g}", x="0", y="72"),
+        element("text", f"{high:.2g}", x="300", y="72", text_anchor="end"),
+    ]
     if low < 0 < high:
         zero = 300 * -low / (high - low)
         ticks += [element("line", x1=f"{zero:.1f}", x2=f"{zero:.1f}", y1="0", y2="60"),
                   element("text", "0", x=f"{zero:.1f}", y="72", text_anchor="middle")]  # fmt: skip
-    return element("svg", ticks, lines, viewBox="0 0 300 76", role="img", aria_label="values before and after BatchNorm")
+    return element(
+        "svg", ticks, lines, viewBox="0 0 300 76", role="img", aria_label="values before and after BatchNorm"
+    )
 
 
 def _figure(pixels: np.ndarray, said: str) -> Html:
