@@ -1,4 +1,4 @@
-"""See in the browser what a network sees in a picture: one run, or several side by side; without one, the shipped network.
+"""See in the browser what a run sees in a picture, also several runs side by side, or the shipped network.
 
 python -m vgg_jax.demo [RUN ...] [--port 7860]
 """

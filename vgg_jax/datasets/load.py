@@ -172,7 +172,8 @@ def _digits(size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey, resized; a fixed 360 of them are the test set."""
     from sklearn.datasets import load_digits
 
-    grey, labels = load_digits(return_X_y=True)
+    given: Any = load_digits(return_X_y=True)  # with pandas installed, its type also allows a table
+    grey, labels = given
     pictures = (grey.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     resized = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BILINEAR)) for p in pictures]
     images = np.repeat(np.stack(resized)[..., None], 3, -1)

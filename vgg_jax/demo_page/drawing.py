@@ -6,7 +6,6 @@ import io
 import numpy as np
 from PIL import Image
 
-from vgg_jax.console.errors import UserError
 from vgg_jax.demo_page.looking import DRAWS, SMALLEST, Look, Stage
 from vgg_jax.page.html import Html, element, join
 
@@ -14,10 +13,16 @@ BARS = 10  # classes with a bar
 # Dark to light, also in grey and for the colour-blind: matplotlib's "inferno" at five places.
 HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
 
+STAGES = "Of each stage, the maps with the strongest response, each scaled to its own brightest point. "
+NORMS = (
+    "The curves are the values before and after the stage's last BatchNorm. It brings each channel to mean 0 and "
+    "spread 1 by what it saw in training, then scales and shifts it as it learned; spreads below are in this picture."
+)
 
-def problem(error: UserError) -> Html:
+
+def problem(line: str) -> Html:
     """An error line, as a command would print it."""
-    return element("p", str(error), class_="demo-problem", role="alert")
+    return element("p", line, class_="demo-problem", role="alert")
 
 
 def waiting() -> Html:
@@ -35,8 +40,7 @@ def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "") -> 
         element("h3", "Where it looked"),
         _where(classes[int(look.probabilities.argmax())], look),
         element("h3", "What each stage made of it"),
-        element("p", "The maps with the strongest response of each stage, each scaled to its own brightest point.",
-                class_="demo-said"),
+        element("p", STAGES + (NORMS if any(stage.norm for stage in look.stages) else ""), class_="demo-said"),
         [_stage(stage) for stage in look.stages] or element("p", "This network has no maps to show."),
     ], class_="demo-run", aria_label=name)  # fmt: skip
 
@@ -59,11 +63,9 @@ def _bars(classes: tuple[str, ...], look: Look) -> Html:
         if look.draws is not None:
             low, high = (float(np.quantile(look.draws[:, place], q)) for q in (0.1, 0.9))
             line = element("i", style=f"left:{low:.2%};width:{max(high - low, 0.004):.2%}")
-        rows.append(element("tr", element("th", classes[place], scope="row"),
-                            element("td", element("span", element("b", style=f"width:{share:.2%}"), line,
-                                                  class_="demo-bar")),
-                            element("td", f"{share:.1%}")))  # fmt: skip
-    return element("table", element("tbody", rows), class_="demo-bars")
+        bar = element("span", element("b", style=f"width:{share:.2%}"), line, class_="demo-bar")
+        rows.append([element("span", classes[place]), bar, element("span", f"{share:.1%}")])
+    return element("div", rows, class_="demo-bars")
 
 
 def _dropout(classes: tuple[str, ...], look: Look) -> str:
@@ -101,15 +103,13 @@ def _stage(stage: Stage) -> Html:
         below: Html = element("p", "BatchNorm: none in this stage.", class_="demo-said")
     else:
         before, after = stage.norm
-        below = element("figure", _histogram(before, after), element("figcaption", (
-            f"BatchNorm: what enters (grey) has spread {_between(before)} over its channels; what leaves (colour) "
-            f"has {_between(after)}. It divides each channel by its spread over the training data, then shifts it."
-        )))  # fmt: skip
+        said = f"BatchNorm: spread of a channel {_between(before)} before (grey), {_between(after)} after (orange)"
+        below = element("figure", _histogram(before, after), element("figcaption", said))
     return element("div", element("h4", title), element("div", maps, class_="demo-maps"), below, class_="demo-stage")
 
 
 def _between(values: np.ndarray) -> str:
-    """The middle 80 % of the channels' standard deviations."""
+    """The middle 80 % of the channels' standard deviations over this picture."""
     low, high = np.quantile(values.reshape(-1, values.shape[-1]).std(0), (0.1, 0.9))
     return f"{low:.2g} to {high:.2g}"
 
@@ -164,7 +164,7 @@ def over(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A picture [H, W, 3] that is lit only where a coarse map [h, w] is high."""
     share = np.clip(values / max(float(values.max()), 1e-12), 0, 1)
     grey = Image.fromarray((255 * share).astype(np.uint8)).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
-    light = 0.2 + 0.8 * np.asarray(grey, np.float32)[..., None] / 255
+    light = 0.1 + 0.9 * np.asarray(grey, np.float32)[..., None] / 255
     return (pixels * light).astype(np.uint8)
 
 

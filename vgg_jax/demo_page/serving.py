@@ -27,7 +27,7 @@ FONTS = ("system-ui", "sans-serif")  # of the system: others would be fetched
 TITLE = "What the network sees"
 INTRODUCTION = (
     "Upload a picture, take one with the camera, or choose an example. It is cropped to a square and scaled to what "
-    "the network was trained on. The network always names one of its classes, also for a picture that shows none of them."
+    "the network was trained on. The network always names one of its classes, also for a picture without them."
 )
 
 
@@ -66,9 +66,9 @@ def serving(runs: Sequence[TrainedRun], host: str = LOOPBACK, port: int = 7860) 
         for looker in lookers.values():
             looker.compile()
         page = _page(lookers, Path(folder))
-        import gradio as gr
+        from gradio.themes import Default
 
-        theme = gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace"))
+        theme = Default(font=FONTS, font_mono=("ui-monospace", "monospace"))
         css = (Path(__file__).parent / "demo.css").read_text(encoding="utf-8")
         try:
             _, address, _ = page.launch(
