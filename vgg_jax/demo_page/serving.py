@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -82,9 +83,11 @@ def serving(runs: Sequence[TrainedRun], host: str = LOOPBACK, port: int = 7860) 
 
 
 def wait() -> None:
-    """Until Ctrl-C."""
+    """Until Ctrl-C or SIGTERM, so that a kill, too, leaves no uploads behind."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with contextlib.suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        stopped.wait()
 
 
 def names(runs: Sequence[TrainedRun]) -> list[str]:
