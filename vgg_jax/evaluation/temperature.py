@@ -36,15 +36,12 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def read(workdir: Path, checkpoint: str, step: int) -> dict[str, Any] | None:
-    """What `write` has stored for the checkpoint at this step, if anything."""
+    """What `write` has stored for the checkpoint at this step, if anything: step, temperature, split and images."""
     found = _all(workdir).get(checkpoint)
-    return found if is_whole(found) and found["step"] == step else None
-
-
-def is_whole(found: Any) -> bool:
-    """Whether it is what `write` stores: step, temperature, split and images."""
-    whole = isinstance(found, dict) and found.keys() >= {"step", "temperature", "split", "images"}
-    return whole and type(found["temperature"]) in (int, float) and found["temperature"] > 0
+    if not isinstance(found, dict) or not found.keys() >= {"step", "temperature", "split", "images"}:
+        return None
+    number = found["temperature"]
+    return found if found["step"] == step and type(number) in (int, float) and number > 0 else None
 
 
 def write(workdir: Path, checkpoint: str, found: dict[str, Any]) -> None:
