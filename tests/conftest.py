@@ -29,6 +29,7 @@ from vgg_jax import main
 from vgg_jax.console import errors
 from vgg_jax.model import layers
 
+pytest_plugins = ["browsing"]  # its fixtures
 jax.config.update("jax_numpy_rank_promotion", "raise")
 atexit.register(shutil.rmtree, os.environ["VGG_JAX_CACHE"], ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """Small configs and data that the tests share."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ class Small(nn.Module):
 def get_model(config, num_classes):
     return Small(config.model.batch_norm != "none")
 """
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 def plain_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browsing import served
 from flax import linen as nn
 from PIL import Image
-from small import OWN_NETWORK
+from small import OWN_NETWORK, free_port
 from test_bad_input import ends  # noqa: F401, a fixture
 
 import vgg_jax
@@ -47,6 +48,21 @@ class Means(nn.Module):
     def __call__(self, x, train=False):
         maps = nn.Conv(3, (1, 1), use_bias=False, kernel_init=lambda *_: jnp.eye(3)[None, None])(x)
         return maps.mean((1, 2)) * jnp.array([[1.0, 2.0, -3.0]])
+
+
+class Dropping(nn.Module):
+    """Nothing but dropout: Flax's, told of the mode when it is made or when it is called, or ours."""
+
+    rate: float
+    by_call: bool = False
+    ours: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if self.ours:
+            return layers.Dropout(self.rate)(x, train)
+        off = {"deterministic": not train}
+        return nn.Dropout(self.rate)(x, **off) if self.by_call else nn.Dropout(self.rate, **off)(x)
 
 
 def test_class_evidence_is_where_the_class_is():
@@ -102,11 +118,12 @@ def test_dropout_drops_its_share_and_leaves_batch_norm_as_it_is():
     first, again, other = (signals.watch(model, variables, images, None, jax.random.key(i)).logits for i in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert abs(first - other).max() > 0
-    for layer in (layers.Dropout(0.25), nn.Dropout(0.25, deterministic=False), nn.Dropout(1.0, deterministic=False)):
-        x = jnp.ones((100, 100))
-        dropped = layer.apply({}, x, rngs={"dropout": jax.random.key(0)}, method=lambda self, x: signals.drop(self, x))
-        assert float((dropped == 0).mean()) == pytest.approx(layer.rate, abs=0.02)
-        assert float(dropped.max()) == pytest.approx(0 if layer.rate == 1 else 4 / 3)
+    for model in (Dropping(0.25), Dropping(0.25, by_call=True), Dropping(0.25, ours=True), Dropping(1.0)):
+        ones = jnp.ones((1, 100, 100, 3))
+        np.testing.assert_array_equal(signals.watch(model, {}, ones).logits, ones)
+        dropped = signals.watch(model, {}, ones, None, jax.random.key(0)).logits
+        assert float((dropped == 0).mean()) == pytest.approx(model.rate, abs=0.02)
+        assert float(dropped.max()) == pytest.approx(0 if model.rate == 1 else 4 / 3)
 
 
 def test_a_column_says_what_there_is_and_escapes_names(look):
@@ -201,10 +218,8 @@ def test_it_listens_on_this_machine_only_and_talks_to_no_other(run, monkeypatch)
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", note)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with serving.serving([run], port=port) as address:
+    port = free_port()
+    with served([run], port) as address:
         assert address == f"http://127.0.0.1:{port}/"
         page = urllib.request.urlopen(address).read().decode()
         assert not re.findall(r'<(?:script|link)[^>]*(?:src|href)="https?://', page)

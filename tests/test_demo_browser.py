@@ -1,65 +1,39 @@
 """The demo in a browser without a window; skipped without Gradio or a Chromium that Playwright can start."""
 
-import shutil
-import socket
-
 import numpy as np
 import pytest
+from browsing import served
 from PIL import Image
+from small import free_port
 
 import vgg_jax
-from vgg_jax.demo_page import serving
 
 pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's own
 CLEAR = "[aria-label*=Clear], [title*=Clear], [aria-label*=emove]"
 COLOURS = {"sky.png": (120, 170, 230), "grass.jpg": (60, 140, 50), "night.png": (5, 5, 20)}
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def address(finished_run, chromium):
     """The demo of one run, twice, side by side."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     run = vgg_jax.load(finished_run)
-    with serving.serving([run, run], port=port) as found:
+    with served([run, run], free_port()) as found:
         yield found
 
 
 @pytest.fixture
-def show(chromium, address):
-    """show(...): the demo's page; afterwards it must have had no errors, and asked no other host for anything."""
-    problems, requests, contexts = [], [], []
+def show(watched, address):
+    """show(...): the demo's page, which may ask no other host for anything."""
 
-    def opened(width=1280, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(address)
+    def opened(**options):
+        page = watched.open(address, **options)
         page.wait_for_selector("#demo-result .demo-said")
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
-    assert problems == [] and len(requests) > 10
-    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
+    assert len(watched.requests) > 10
+    assert [url for url in watched.requests if not url.startswith((address, "data:", "blob:"))] == []
 
 
 def upload(page, file):
@@ -99,6 +73,4 @@ def test_an_example_on_a_dark_phone(show):
     page.locator("#demo-examples button img").nth(3).click()
     page.wait_for_selector(".demo-verdict:has-text('its label')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert (
-        page.evaluate("getComputedStyle(document.body).colorScheme.includes('dark') || document.body.className") != ""
-    )
+    assert page.evaluate("document.body.classList.contains('dark')")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 
 import pages
 import pytest
@@ -12,21 +11,7 @@ import vgg_jax
 from vgg_jax.runs import log
 
 pytest.importorskip("plotly")
-playwright = pytest.importorskip("playwright.sync_api")
 NAMES = [str(digit) for digit in range(10)]
-# Without a GPU, WebGL needs a renderer in software.
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +26,11 @@ def file(finished_run, tmp_path_factory):
 
 
 @pytest.fixture
-def show(chromium):
-    """show(file, ...): an open page; afterwards it must have had no errors, and asked for nothing but the file."""
-    problems, requests, contexts = [], [], []
+def show(watched):
+    """show(file, ...): an open page, which may ask for nothing but the file."""
 
-    def opened(file, width=1280, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(file.as_uri())
+    def opened(file, **options):
+        page = watched.open(file.as_uri(), **options)
         page.wait_for_selector("html[data-drawn]")
         page.wait_for_function(
             "() => [...document.querySelectorAll('[data-plot]')].every(p => !p.begun || p._fullLayout)"
@@ -60,11 +38,8 @@ def show(chromium):
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
-    asked = [url for url in requests if not url.startswith(("data:", "blob:"))]
-    assert len(asked) == len(contexts) and all(url.startswith("file:") for url in asked)
+    asked = [url for url in watched.requests if not url.startswith(("data:", "blob:"))]
+    assert len(asked) == len(watched.contexts) and all(url.startswith("file:") for url in asked)
 
 
 def place(page, title):

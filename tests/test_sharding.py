@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, config, dataset, flags, pmap
+from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, config, dataset, flags, free_port, pmap
 from test_resume import contents, saved_steps
 
 from vgg_jax import main
@@ -252,10 +251,7 @@ errors.run(main.main)
     )
 
     def __init__(self, workdir, *more):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        join = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+        join = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
         flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
         given, self.files = arguments(workdir, train__save_minutes=0), []
         self.processes = []

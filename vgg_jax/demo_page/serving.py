@@ -57,7 +57,7 @@ def check(runs: Sequence[Any], host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def serving(runs: Sequence[TrainedRun], host: str = LOOPBACK, port: int = 7860) -> Iterator[str]:
+def serving(runs: Sequence[TrainedRun], host: str, port: int) -> Iterator[str]:
     """Within it the demo of these runs is served; yields its address. Uploaded pictures are deleted at the end.
 
     Every run's program is compiled before. Nothing is sent to any other machine.

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from vgg_jax.model import layers
@@ -43,8 +42,8 @@ def watch(
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         layer = context.module
-        if dropout_key is not None and rate(layer) and context.method_name == "__call__":
-            return drop(layer, args[0])
+        if dropout_key is not None and _is_off(layer) and context.method_name == "__call__":
+            return _drop(layer, call, args[0])
         output = call(*args, **kwargs)
         name = _name(model, context, args, output)
         if name in wanted and wanted[name] not in maps:
@@ -79,18 +78,17 @@ def rate(layer: nn.Module) -> float:
     return layer.rate if isinstance(layer, (layers.Dropout, nn.Dropout)) else 0.0
 
 
-def drop(layer: Any, x: jax.Array) -> jax.Array:
-    """Dropout as in training: each element is kept with probability 1 - rate and divided by it, or is 0."""
+def _drop(layer: Any, call: Callable, x: jax.Array) -> jax.Array:
+    """What a dropout layer gives in training."""
     if isinstance(layer, layers.Dropout):
-        dropped = round(layer.rate * 256)
-        share, shape = dropped / 256, x.shape
-    else:
-        share = layer.rate
-        shape = tuple(1 if axis in layer.broadcast_dims else n for axis, n in enumerate(x.shape))
-    if share >= 1:
-        return jnp.zeros_like(x)
-    keep = jax.random.bernoulli(layer.make_rng("dropout"), 1 - share, shape)
-    return jnp.where(jnp.broadcast_to(keep, x.shape), x / (1 - share), 0).astype(x.dtype)
+        return call(x, True)
+    active = layer.clone(parent=None, deterministic=False)
+    return active.apply({}, x, rngs={active.rng_collection: layer.make_rng("dropout")})
+
+
+def _is_off(layer: nn.Module) -> bool:
+    """Whether it is a dropout layer that drops nothing now; an active copy that `_drop` calls is seen as well."""
+    return rate(layer) > 0 and getattr(layer, "deterministic", None) is not False
 
 
 def _last_layers(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, str]:
