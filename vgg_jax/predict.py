@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from vgg_jax.console import errors, flags
 
-SURE = 0.5  # of a probability; below it the network doubts
-
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__ or "", {
@@ -18,6 +16,7 @@ def main(argv: Sequence[str]) -> None:
         "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation.opening import load_or_shipped
+    from vgg_jax.evaluation.trained import SURE
 
     run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     unsure = False

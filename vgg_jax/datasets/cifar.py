@@ -33,13 +33,18 @@ def load(name: str, data_dir: str, archive: str = "") -> tuple[Arrays, Arrays, t
 
     Raises: UserError when the data can be neither found nor downloaded, or are damaged.
     """
-    root = path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    root = find_root(data_dir)
     prepared = find_prepared(name, root)
     if prepared is None:
         archive_path = path(archive) if archive else download(name, root)
         prepared = prepare(name, archive_path, root)
     cached = cache.directory() / f"{name}-{_stamp(prepared)}.npz"
     return _read_cache(cached) or _decode(name, prepared, cached)
+
+
+def find_root(data_dir: str) -> Path:
+    """The tfds directory: data_dir, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, root: Path) -> Path | None:

@@ -1,17 +1,17 @@
 """A look at a picture as HTML, with every picture inside it. All text is escaped."""
 
-import base64
 import io
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
 from vgg_jax.demo_page.looking import DRAWS, SMALLEST, Look, Stage
-from vgg_jax.page.html import Html, element, join
+from vgg_jax.evaluation.trained import SURE
+from vgg_jax.page.html import Html, element, join, png_address
 
 BARS = 10  # classes with a bar
-# Dark to light, also in grey and for the colour-blind: matplotlib's "inferno" at five places.
-HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
+HEAT = colormaps["inferno"]  # dark to light, also in grey and for the colour-blind
 
 STAGES = "Of each stage, the maps with the strongest response, each scaled to its own brightest point. "
 NORMS = (
@@ -49,7 +49,7 @@ def _verdict(classes: tuple[str, ...], look: Look, truth: str) -> Html:
     best = int(look.probabilities.argmax())
     said = [element("strong", classes[best]), f", {look.probabilities[best]:.1%}"]
     label = f" (its label: {truth})" if truth else ""
-    unsure = " It is not sure." if look.probabilities[best] < 0.5 else ""
+    unsure = " It is not sure." if look.probabilities[best] < SURE else ""
     return element("p", said, label + "." + unsure, class_="demo-verdict")
 
 
@@ -143,29 +143,28 @@ def _figure(pixels: np.ndarray, said: str) -> Html:
 
 
 def _image(pixels: np.ndarray, said: str) -> Html:
-    return element("img", src=uri(pixels), alt=said)
-
-
-def uri(pixels: np.ndarray) -> str:
-    """uint8 [H, W, 3] as a PNG in a data: address."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return element("img", src=png_address(file.getvalue()), alt=said)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
     """[H, W] -> uint8 [H, W, 3]: zero and below is black, the highest value is the lightest."""
-    share = np.clip(values / max(float(values.max()), 1e-12), 0, 1) * (len(HEAT) - 1)
-    at = np.arange(len(HEAT))
-    return np.stack([np.interp(share, at, HEAT[:, c]) for c in range(3)], -1).astype(np.uint8)
+    return HEAT(_share(values), bytes=True)[..., :3]
 
 
 def over(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A picture [H, W, 3] that is lit only where a coarse map [h, w] is high."""
-    share = np.clip(values / max(float(values.max()), 1e-12), 0, 1)
-    grey = Image.fromarray((255 * share).astype(np.uint8)).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
+    grey = Image.fromarray((255 * _share(values)).astype(np.uint8)).resize(
+        pixels.shape[1::-1], Image.Resampling.BILINEAR
+    )
     light = 0.1 + 0.9 * np.asarray(grey, np.float32)[..., None] / 255
     return (pixels * light).astype(np.uint8)
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    """Of the highest value, in [0, 1]."""
+    return np.clip(values / max(float(values.max()), 1e-12), 0, 1)
 
 
 def row(columns: list[Html]) -> Html:

@@ -1,12 +1,10 @@
 """Example pictures: from the run's own test images, where these lie on this machine already."""
 
-import os
 from typing import NamedTuple
 
 import numpy as np
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.console.flags import path
 from vgg_jax.datasets import cifar
 from vgg_jax.evaluation.trained import TrainedRun
 
@@ -41,8 +39,7 @@ def examples(run: TrainedRun) -> tuple[list[Example], str]:
 
 
 def _is_here(name: str, data_dir: str) -> bool:
-    root = path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     try:
-        return cifar.find_prepared(name, root) is not None
+        return cifar.find_prepared(name, cifar.find_root(data_dir)) is not None
     except UserError:  # prepared in another format
         return False

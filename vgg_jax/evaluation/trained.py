@@ -27,6 +27,7 @@ from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
 
 Pictures = np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+SURE = 0.5  # of a probability; below it the network doubts
 
 
 class TrainedRun:

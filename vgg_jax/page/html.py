@@ -3,6 +3,7 @@
 Names of classes, values of configs and the like come from files that a stranger may have written.
 """
 
+import base64
 import html
 import json
 import math
@@ -48,6 +49,11 @@ def join(children: Iterable[Any]) -> Html:
     """Children one after the other; a list among them is joined too, and None is left out."""
     parts = [join(c) if isinstance(c, (list, tuple)) else escape(c) for c in children if c is not None]
     return Html("".join(parts))
+
+
+def png_address(content: bytes) -> Html:
+    """A PNG file as an address that an <img> may have: data:image/png;base64,..."""
+    return Html("data:image/png;base64," + base64.b64encode(content).decode())
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: Any = None) -> Html:

@@ -1,10 +1,9 @@
 """The figures of a page: places for them in its HTML, and their data for its script."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
-from vgg_jax.page.html import Html, element, script_json
+from vgg_jax.page.html import Html, element, png_address, script_json
 
 LARGEST = 2_000_000  # bytes of an embedded picture
 
@@ -43,5 +42,4 @@ def picture(file: Path, said: str) -> Html | None:
         return None
     if not content.startswith(b"\x89PNG\r\n") or len(content) > LARGEST:
         return None
-    source = Html("data:image/png;base64," + base64.b64encode(content).decode())
-    return element("figure", element("figcaption", said), element("img", src=source, alt=said))
+    return element("figure", element("figcaption", said), element("img", src=png_address(content), alt=said))
