@@ -19,6 +19,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["VGG_JAX_CACHE"] = tempfile.mkdtemp(prefix="vgg_jax_test_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["VGG_JAX_CACHE"] + "/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # many tests compile the same small programs
+os.environ["TRACKIO_DIR"] = os.environ["VGG_JAX_CACHE"] + "/trackio"
 os.environ.pop("TFDS_DATA_DIR", None)
 
 import jax

@@ -21,7 +21,9 @@ from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import goes_on
 
 # Fields that may differ when a run resumes: they change no result.
-CHANGEABLE = {"data.data_dir", "data.archive", "train.devices", "train.save_minutes", "code.file", "code.sha256"}
+CHANGEABLE = {
+    "data.data_dir", "data.archive", "train.devices", "train.save_minutes", "train.tracker", "code.file", "code.sha256",
+}  # fmt: skip
 
 
 def fields(config: Config) -> dict[str, Any]:

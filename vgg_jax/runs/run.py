@@ -19,6 +19,7 @@ from vgg_jax.model.scores import scores
 from vgg_jax.runs import directory, origin, pictures
 from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.log import Lines, Log, Record, at_chance, protocols
+from vgg_jax.runs.tracking import Tracker
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.processes import is_first
 from vgg_jax.training.sharding import Placement
@@ -54,6 +55,7 @@ class Run:
         state = self.checkpoints.restore(template, step) if step else template
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
+        self.tracker = Tracker(self.config, self.workdir)
         held = self.checkpoints.best_step()  # an earlier one, or none, where the best epoch's was damaged
         self.best = next((r[self.criterion] for r in self.log.records if r["step"] == held), -1.0)
         recorded = [r["seconds"] for r in self.log.records]
@@ -106,6 +108,7 @@ class Run:
         if not all(math.isfinite(value) for value in record.values()):
             self._diverged(f"a loss is not finite after step {step}")
         self.log.write(record)
+        self.tracker.write(record)
         self._say_if_stuck(int(sums["count"]))
         if record[self.criterion] > self.best:
             self.best = record[self.criterion]
@@ -188,8 +191,9 @@ class Run:
             with contextlib.suppress(Exception):
                 self._rescue(f"{type(error).__name__}: {error}")
         self.checkpoints.close()
-        if hasattr(self, "log"):
+        if hasattr(self, "tracker"):
             self.log.close()
+            self.tracker.close()
 
 
 @jax.jit

@@ -6,7 +6,7 @@ from typing import Any
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import directory, origin
+from vgg_jax.runs import directory, origin, tracking
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
@@ -19,6 +19,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """
     configs.check_trains(config)
+    tracking.check(config)
     found = splits or processes.in_turn("data", lambda: load.load(config))
     processes.in_turn("directory", lambda: directory.open_run(workdir, config, found))
     print(network.line(config, len(found["train"].class_names)))

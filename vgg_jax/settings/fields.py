@@ -195,6 +195,9 @@ class Train:
         before="none",
     )  # fmt: skip
     devices = field(0, "number of devices, each with an equal share of the batch; 0: all", low=0, high=2**20, before=0)
+    tracker = field(
+        "none", "where the records go besides metrics.jsonl and TensorBoard", "none", "wandb", "trackio", before="none",
+    )  # fmt: skip
     save_minutes = field(5.0, "minutes between checkpoints; also saved at the end and when stopped", low=0, high=1e6)
 
 
