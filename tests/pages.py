@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vgg_jax.landscape import kept, verdict
+from vgg_jax.landscape import around, kept, verdict
+from vgg_jax.landscape.measures import MEASURES
 
 EVIL = ("</script><script>hacked=1</script>", "<img src=x onerror=hacked=1>", "<b>bold</b> &amp; %{x} $x$")
 
@@ -44,7 +45,7 @@ def evaluate(run, names, **more):
     return file
 
 
-def study(folder: Path, points=7, seeds=2):
+def study(folder: Path, points=7, seeds=3):
     """A landscape study's files, of two bowls of which one is deeper."""
     folder.mkdir()
     axis = np.linspace(-1, 1, points, dtype=np.float32)
@@ -52,22 +53,24 @@ def study(folder: Path, points=7, seeds=2):
     rng = np.random.default_rng(0)
     numbers = {}
     for scale, name in enumerate(("plain", "bn"), 1):
-        plane = np.stack([np.stack([scale * (bowl + seed), np.clip(1 - bowl / 4, 0, 1)], -1) for seed in range(seeds)])
+        plane = np.stack([np.stack([scale * (bowl + kind), np.clip(1 - bowl / 4, 0, 1)], -1) for kind in range(2)])
         size = (seeds, 4, 5)
+        bands = {key: rng.uniform(1, 2, size) for key in ("losses", "distances", "update_losses", "update_distances")}
+        lengths = {key: rng.uniform(1, 2, size[:2]) for key in ("loss", "gradient_norm", "update_length")}
         stages = {
-            "surfaces": {"plane": plane, "line": plane[:, :, points // 2], "axis": axis},
-            "probes": {"step": np.arange(4) * 10, "losses": rng.uniform(1, 2, size), "loss": np.ones(size[:2]),
-                       "distances": rng.uniform(1, 2, size), "gradient_norm": rng.uniform(1, 2, size[:2]),
-                       "activation_std": rng.uniform(1, 2, (seeds, 4, 3))},
+            "planes": {"plane": plane, "axis": axis},
+            "path": {"plane": plane[0], "axes": np.stack([axis, axis]), "walked": rng.uniform(-1, 1, (5, 2)),
+                     "steps": np.arange(5) * 10, "share": np.array([0.6, 0.3])},
+            "probes": bands | lengths | {"step": np.arange(4) * 10, "activation_std": rng.uniform(1, 2, (seeds, 4, 3))},
             "rates": {"losses": rng.uniform(1, 2, (1, 3, 8))},
-            "sharp": {"eigenvalues": rng.uniform(1, 9, (seeds, 6)), "loss": np.ones(seeds),
-                      "relative_eigenvalues": rng.uniform(1, 9, (seeds, 6)), "worst_loss": 2 * np.ones(seeds)},
+            "around": {f"{place}_{key}": rng.uniform(1, 9, (seeds, *shape)) for place in around.PLACES
+                       for key, shape in (("ritz", (2, 6)), ("lines", (4, 5)), ("loss", ()), ("worst_loss", ()))},
         }  # fmt: skip
         for stage, arrays in stages.items():
             kept.save(folder / f"{stage}_{name}.npz", {}, **arrays)
-        numbers[name] = {measure.key: [1.0 * scale, 3.0] for measure in verdict.MEASURES}
-    found = {"rows": verdict.judge(numbers), "note": "a note"}
+        numbers[name] = {measure.key: [1.0 * scale, 3.0, 4.0] for measure in MEASURES}
+    rows = verdict.judge(numbers)
+    found = {"rows": rows, "summary": verdict.summary(rows), "note": "a note"}
     (folder / "verdict.json").write_text(json.dumps(verdict.plain_json(found)))
-    config = {"seed": 0, "landscape": {"step_sizes": [0.01, 0.02, 0.05, 0.1, 0.2], "surface_statistics": "stored"}}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({"seed": 0, "landscape": {"step_sizes": [0.01, 0.02]}}))
     return folder

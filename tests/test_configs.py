@@ -207,7 +207,7 @@ ONE_PIXEL = {"model.stages": "A", "model.pool": "first", "model.hidden": (), "mo
     ("speedrun", {"train.micro_batch": 1, "data.image_size": 8}, "on a map of one pixel .* smallest that works is 2$"),
     ("bn", ONE_PIXEL | {"train.batch_size": 1}, "train.batch_size=1: BatchNorm on a map of one pixel"),
     ("landscape", {"model.batch_norm_head": True, "train.batch_size": 1}, "after a dense layer"),  # it trains both
-    ("landscape", {"model.batch_norm_head": True, "landscape.images": 1, "landscape.surface_statistics": "batch"},
+    ("landscape", {"model.batch_norm_head": True, "landscape.images": 1},
      "config.landscape.images=1"),
 ])  # fmt: skip
 def test_batch_norm_is_never_given_one_value_per_channel(name, fields, words):
@@ -283,7 +283,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch):
 
 
 def test_a_config_of_an_earlier_version_means_what_it_did():
-    now = config("bn", {})
+    now = config("landscape", {})
     then = now.to_dict()
     younger = [name for name, field in FIELDS.items() if field.before is not None]
     assert len(younger) >= 16
@@ -291,8 +291,16 @@ def test_a_config_of_an_earlier_version_means_what_it_did():
         group, name = field.split(".")
         del then[group][name]
     then["augment"]["flip"] = True
-    expected = configs.flatten(now) | {"data.shrink": "bicubic"}  # the only one that was another
-    assert configs.flatten(configs.from_json(json.dumps(then))) == expected
+    then["landscape"]["surface_statistics"] = "stored"  # now both kinds
+    other = {
+        "augment.flip": "random",
+        "data.shrink": "bicubic",
+        "landscape.equal_loss": 0.0,
+        "landscape.update_sizes": (1.0,),
+    }
+    assert configs.flatten(configs.from_json(json.dumps(then))) == configs.flatten(now) | other
+    del then["landscape"]
+    assert not hasattr(configs.from_json(json.dumps(then)), "landscape")
 
 
 NOTHING = [

@@ -7,18 +7,35 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 from small import OWN_NETWORK, SMALL, config, dataset, flags, touch
 from test_bad_input import ends  # noqa: F401, a fixture
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.datasets.batches import epoch_order, make_get_batch
-from vgg_jax.landscape import __main__ as landscape, band, hessian, kept, probe, study, surface, verdict
+from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
+from vgg_jax.landscape import (
+    __main__ as landscape,
+    around,
+    band,
+    hessian,
+    inference,
+    kept,
+    measures,
+    networks,
+    probe,
+    score as scoring,
+    snapshots,
+    surface,
+    verdict,
+)
+from vgg_jax.runs.checkpoint import load_model
 from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import read
 from vgg_jax.settings import config as configs
-from vgg_jax.training.step import init_state, make_recipe, make_train_step
+from vgg_jax.training.step import init_state, make_recipe, make_train_step, step_dropout_key, training_loss
 
 PICTURES = True
 SIZES = (0.01, 0.02, 0.05, 0.1)
@@ -26,8 +43,11 @@ TINY = SMALL | {
     "data.train_size": "64", "data.validation_size": "0", "train.batch_size": "16", "train.epochs": "2",
     "train.eval_epochs": "1", "landscape.seeds": "2", "landscape.probe_steps": "3", "landscape.images": "32",
     "landscape.surface_points": "5", "landscape.hessian_iterations": "6", "landscape.ascent_steps": "3",
-    "landscape.band_epochs": "1",
+    "landscape.band_epochs": "1", "landscape.directions": "2", "landscape.equal_loss": "2.29",
 }  # fmt: skip
+
+
+TINY_MODEL = {"model.stages": "light", "model.width": "0.25", "model.hidden": "(8,)"}
 
 
 def quadratic(eigenvalues, seed=0):
@@ -74,6 +94,40 @@ def test_beta_smoothness_is_the_eigenvalue_met_along_the_gradient():
     assert beta <= 7.0 * 1.001
 
 
+def test_along_several_moves_of_a_quadratic():
+    """grad L(w + e m) - g = e A m, whatever the move."""
+    objective, a, params = quadratic([0.5, 1.0, 2.0, 7.0])
+    move = {"w": jnp.array([1.0, -2.0, 0.5, 3.0])}
+    sizes = [jnp.array(SIZES, jnp.float32), jnp.array([0.5, 2.0])]
+    here, (down, other) = probe.along(objective, params, lambda g: [jax.tree.map(jnp.negative, g), move], sizes)
+    m, g = np.asarray(move["w"]), a @ np.asarray(params["w"])
+    np.testing.assert_allclose(other["length"], np.linalg.norm(m), rtol=1e-6)
+    np.testing.assert_allclose(other["distances"], np.array([0.5, 2.0]) * np.linalg.norm(a @ m), rtol=1e-4)
+    losses = here["loss"] + sizes[1] * (g @ m) + sizes[1] ** 2 * (m @ a @ m) / 2
+    np.testing.assert_allclose(other["losses"], losses, rtol=1e-4)
+    np.testing.assert_allclose(down["losses"], probed(objective, params)["losses"], rtol=1e-5)
+
+
+def test_the_update_is_the_step_that_training_makes():
+    """At size 1 the probe stands where the next training step goes."""
+    c, train = config("vgg_a", TINY_MODEL, train__batch_size="8"), dataset(32)
+    recipe, data = make_recipe(c, 4, 32), {"image": train.images, "label": train.labels}
+    step, get_batch = jax.jit(make_train_step(recipe)), make_get_batch(c, train)
+    state = init_state(recipe, 0)
+    measure = probe.make_measure(c, recipe, train, (0.1,), (1.0, 2.0))
+    for _ in range(2):  # so that Adam has moments
+        order = epoch_order(state.key, jnp.int32(0), 32)
+        found = measure(state, data)
+        after, metrics = step(state, get_batch(state.key, state.step, data, order))
+        np.testing.assert_allclose(found["loss"], metrics["loss"], rtol=1e-5)
+        moved = jax.tree.map(jnp.subtract, after.params, state.params)
+        assert float(found["update_length"]) == pytest.approx(float(optax.tree.norm(moved)), rel=1e-4)
+        batch, key = get_batch(state.key, state.step, data, order), step_dropout_key(state)
+        there = training_loss(recipe, after.params, state.batch_stats, batch, key)[0]
+        np.testing.assert_allclose(found["update_losses"][0], there, rtol=1e-4)
+        state = after
+
+
 def network(batch_norm="before"):
     """(score, params, stats, images' loss) of a small network on random images."""
     model = {"model__stages": "light", "model__width": "0.25", "model__hidden": "(8,)"}
@@ -109,13 +163,27 @@ def test_vmap_and_a_plain_loop_agree(batch_norm):
 @pytest.mark.parametrize("spread", [(-3.0, 0.0, 0.5, 1.0, 2.0, 9.0), (1.0, 2.0, 3.0, 4.0, 50.0)])
 def test_lanczos_finds_the_whole_spectrum(spread):
     objective, _, params = quadratic(spread)
-    found = hessian.spectrum(objective, params, len(spread), jax.random.key(0))
+    found = hessian.spectra(objective, params, len(spread), jax.random.key(0))[0][0]
     np.testing.assert_allclose(found, sorted(spread), rtol=1e-4, atol=1e-4)
+
+
+def test_every_ritz_value_is_as_near_to_an_eigenvalue_as_its_residual():
+    objective, _, params = quadratic(np.geomspace(1, 100, 30))
+    exact = np.geomspace(1, 100, 30)
+    near = []
+    for iterations in (4, 8, 30):
+        values, residuals = (
+            np.asarray(x[0]) for x in hessian.spectra(objective, params, iterations, jax.random.key(0))
+        )
+        distance = np.abs(values[:, None] - exact).min(1)
+        assert (distance <= residuals + 1e-3).all()
+        near.append(residuals[-1])
+    assert near[0] > 10 * near[1] and near[2] < 1e-3 * near[0]
 
 
 def test_lanczos_stops_when_the_eigenvalues_are_exhausted():
     objective, _, params = quadratic((1.0, 1.0, 1.0, 4.0, 4.0))
-    found = np.asarray(hessian.spectrum(objective, params, 5, jax.random.key(0)))
+    found = np.asarray(hessian.spectra(objective, params, 5, jax.random.key(0))[0][0])
     np.testing.assert_allclose(found, [0, 0, 0, 1, 4], atol=1e-3)
 
 
@@ -128,7 +196,7 @@ def test_hessian_of_a_network_against_the_full_matrix():
 
     flat, unravel = jax.flatten_util.ravel_pytree(small)
     exact = np.linalg.eigvalsh(jax.hessian(lambda v: objective(unravel(v)))(flat))
-    found = hessian.spectrum(objective, small, len(flat), jax.random.key(0))
+    found = hessian.spectra(objective, small, len(flat), jax.random.key(0))[0][0]
     np.testing.assert_allclose(found[-3:], exact[-3:], rtol=1e-3)
     v = jax.tree.map(lambda w: jax.random.normal(jax.random.key(2), w.shape), params)
 
@@ -153,13 +221,11 @@ def test_the_relative_spectrum_does_not_change_when_layers_are_rescaled():
         return jnp.mean((jax.nn.relu(x @ p["a"]) @ p["b"]) ** 2)
 
     scaled = {"a": params["a"] * 4, "b": params["b"] / 4}
-    top = {
-        relative: [float(hessian.spectrum(objective, p, 12, jax.random.key(3), relative)[-1]) for p in (params, scaled)]
-        for relative in (True, False)
-    }
+    found = [hessian.spectra(objective, p, 12, jax.random.key(3))[0][:, -1].tolist() for p in (params, scaled)]
+    plain, relative = zip(*found)
     np.testing.assert_allclose(objective(params), objective(scaled), rtol=1e-5)
-    assert top[True][1] == pytest.approx(top[True][0], rel=0.02)
-    assert top[False][1] != pytest.approx(top[False][0], rel=0.5)
+    assert relative[1] == pytest.approx(relative[0], rel=0.02)
+    assert plain[1] != pytest.approx(plain[0], rel=0.5)
 
 
 def test_worst_case_of_a_linear_and_a_quadratic_loss():
@@ -188,7 +254,7 @@ def test_the_surface_at_the_origin_is_the_evaluated_loss(tmp_path):
     score, params, stats = network()
     scan = surface.make_scan(score)
     d1, d2 = (surface.direction(jax.random.key(i), params) for i in (0, 1))
-    points = surface.grid(1.0, 5, 2)
+    points = surface.grid(1.0, 5)
     calls = []
 
     def at(some):
@@ -216,14 +282,17 @@ def test_the_surface_at_the_origin_is_the_evaluated_loss(tmp_path):
     assert len(calls) - done == -(-15 // surface.BATCH) - (-25 // surface.BATCH)
 
 
-def test_negative_curvature_of_known_surfaces():
-    x, y = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
-    assert surface.negative_curvature(x**2 + y**2) == 0
-    assert surface.negative_curvature(x**2 - y**2) == 1
-    assert surface.negative_curvature(x**2 + y**2 + 3 * x * y) == 1
-    assert 0.3 < surface.negative_curvature(x**3 + y**2) < 0.7
-    exploding = np.where(x > 0.4, np.inf, x**2 - y**2)
-    assert surface.negative_curvature(exploding) == 1
+def test_rise_and_negative_curvature_of_known_lines():
+    x = np.array(around.LINE)
+    bowl, saddle, wave = x**2, np.array([-(x**2), x**2]), np.array([0.0, 1.0, 0.0, 1.0, 0.0])
+    assert around.rise(np.array([bowl, 3 * bowl])) == pytest.approx(2 * 0.25)
+    assert around.negative_curvature(np.array([bowl])) == 0
+    assert around.negative_curvature(saddle) == 0.5
+    assert around.negative_curvature(np.array([wave])) == pytest.approx(2 / 3)
+    broken = np.array([[np.inf, 1.0, 0.0, 1.0, 0.0], [np.nan] * 5])
+    assert around.negative_curvature(broken) == 0.5  # of two second differences that are numbers
+    assert np.isinf(around.rise(np.array([[1.0, np.inf, 0.0, 1.0, 1.0]])))
+    assert np.isnan(around.negative_curvature(np.full((2, 3, 5), np.nan))).all()
 
 
 def test_the_band_of_learning_rates_is_that_of_runs_of_their_own():
@@ -262,49 +331,140 @@ def test_activation_statistics_are_those_of_the_signal_before_the_relu():
     np.testing.assert_allclose(signal["activation_off"], once["activation_off"], atol=1e-3)
 
 
+def test_the_score_forgets_dropout_and_takes_either_kind_of_statistics():
+    c, train = config("vgg_a_dropout_bn", TINY_MODEL | {"model.head_dropout": "(0.5, 0.5)"}), dataset(32)
+    model = make_recipe(c, 4, 32).model
+    assert any(model.head_dropout)
+    variables = init_state(make_recipe(c, 4, 32), 0).variables
+    stored, recomputed = (scoring.make_score(c, model, train, 16, kind) for kind in scoring.STATISTICS)
+    plain = model.clone(stage_dropout=(), head_dropout=())
+    sample = train.sample(16)
+    images = normalise(jnp.asarray(sample.images), train.mean, train.std)
+
+    def expected(logits):
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, sample.labels).mean()
+        return loss, (logits.argmax(-1) == sample.labels).mean()
+
+    given = variables["params"], variables["batch_stats"]
+    in_training, _ = plain.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(stored(*given), expected(plain.apply(variables, images)), rtol=1e-5)
+    np.testing.assert_allclose(recomputed(*given), expected(in_training), rtol=1e-5)
+    assert abs(stored(*given)[0] - recomputed(*given)[0]) > 1e-3
+    settled, again = scoring.settled(model, variables, images), variables
+    for _ in range(200):  # 0.9^200 of the first statistics are left
+        again = again | {"batch_stats": scoring.in_training(model, again, images)[1]}
+    for ours, theirs in zip(*map(jax.tree.leaves, (settled, again))):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_first_network_under_the_equal_loss_is_kept(tmp_path):
+    begun = init_state(make_recipe(config("vgg_a_bn", TINY_MODEL), 4, 16), 0)
+    like = begun.variables
+
+    def seen(step, loss):
+        state = begun.replace(step=jnp.int32(step), params=jax.tree.map(lambda w: w + step, begun.params))
+        snapshots.keep_equal(tmp_path, state, loss, 1.0)
+        found = snapshots.read(snapshots.equal_file(tmp_path), like)
+        return found and found.step
+
+    assert [seen(*one) for one in ((0, 2.0), (10, 1.5), (20, 0.9), (30, 0.1))] == [None, None, 20, 20]
+    assert seen(20, 0.9) == 20 and seen(30, 0.2) == 20  # resumed from step 20
+    found = snapshots.read(snapshots.equal_file(tmp_path), like)
+    assert found.loss == 0.9
+    for kept_leaf, leaf in zip(*map(jax.tree.leaves, (found.variables["params"], begun.params))):
+        np.testing.assert_allclose(kept_leaf, leaf + 20, rtol=1e-6)
+    assert seen(0, 2.0) is None  # begun again: what an earlier beginning left does not count
+
+
+def test_an_effect_is_that_of_a_paired_t_test():
+    values = np.random.default_rng(0).normal(0.5, 1, 6).tolist()
+    found, expected = inference.effect(values), scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([found.mean, found.low, found.high], [np.mean(values), expected.low, expected.high])
+    assert inference.effect([1.0] * 3 + [0.0]).sign_p == 0.25  # a tie does not count
+    assert [inference.sign(inference.effect(x)) for x in ([1.0, 1.1], [-1.0, -1.1], [1.0, -0.9], [1.0])] == [
+        1,
+        -1,
+        0,
+        0,
+    ]
+    assert [inference.sign(inference.effect(x)) for x in ([np.inf] * 6, [-np.inf] * 6, [np.inf] * 5, [])] == [
+        1,
+        -1,
+        0,
+        0,
+    ]
+
+
+def judged(without, having):
+    """The rows of two measures, a ratio and a share that should grow, of the same numbers."""
+    keys = [m.key for m in measures.MEASURES]
+    rows = verdict.judge({"plain": dict.fromkeys(keys, without), "bn": dict.fromkeys(keys, having)})
+    by_key = dict(zip(keys, rows))
+    return by_key["beta_smoothness"], by_key["test_accuracy"]
+
+
 def test_the_verdict_can_fall_either_way():
-    keys = [m.key for m in verdict.MEASURES]
-    plain, bn = {k: [2.0, 3.0] for k in keys}, {k: [1.0, 1.0] for k in keys}
-    rows = {row["measure"]: row for row in verdict.judge({"plain": plain, "bn": bn})}
-    assert rows["effective beta-smoothness"]["holds"] == "yes"
-    assert rows["effective beta-smoothness"]["ratio"] == 2.5
-    assert rows["test accuracy, final epoch"]["holds"] == "no"
-    other = {row["measure"]: row for row in verdict.judge({"plain": bn, "bn": plain})}
-    assert other["effective beta-smoothness"]["holds"] == "no"
-    assert other["test accuracy, final epoch"]["holds"] == "yes"
-    mixed = verdict.judge({"plain": plain, "bn": {k: [1.0, 9.0] for k in keys}})
-    assert {row["holds"] for row in mixed} == {"mixed"}
-    assert {row["holds"] for row in verdict.judge({"plain": plain, "bn": plain})} == {"mixed"}  # ties
-    diverged = {k: [float("nan"), float("inf")] for k in keys}
-    assert {row["holds"] for row in verdict.judge({"plain": diverged, "bn": bn})} == {"yes"}
-    text = verdict.markdown(mixed, "note")
-    assert "mixed (1 of 2 seeds)" in text and "2.5 ± 0.71" in text
+    ratio, share = judged([2.0, 3.0, 4.0], [1.0, 1.5, 2.2])
+    assert (ratio["holds"], share["holds"]) == ("yes", "no")
+    assert ratio["effect"] == pytest.approx((0.5 * 0.5 * 0.55) ** (1 / 3)) and share["effect"] == pytest.approx(
+        -4.3 / 3
+    )
+    assert ratio["interval"][0] < ratio["effect"] < ratio["interval"][1] < 1
+    other, larger = judged([1.0, 1.5, 2.2], [2.0, 3.0, 4.0])
+    assert (other["holds"], larger["holds"]) == ("no", "yes") and other["effect"] == pytest.approx(1 / ratio["effect"])
+    assert (ratio["seeds_for"], other["seeds_for"], larger["seeds_for"]) == (3, 0, 3)
+    for undecided in (([2.0, 3.0], [1.0, 9.0]), ([2.0, 3.0], [2.0, 3.0]), ([2.0], [1.0]), ([np.nan] * 3, [1.0] * 3)):
+        assert [row["holds"] for row in judged(*undecided)] == ["open", "open"]
+    diverged, _ = judged([np.inf] * 6, [1.0] * 6)
+    assert diverged["holds"] == "yes" and np.isnan(diverged["effect"]) and verdict.effect(diverged) == "no number"
+    assert judged([np.inf] * 5, [1.0] * 5)[0]["holds"] == "open"  # five of five may be chance
+    below, _ = judged([0.5] * 6, [-0.1] * 6)  # a fall has no ratio to a rise
+    assert below["holds"] == "yes" and np.isnan(below["effect"])
+    some, _ = judged([2.0, np.nan, 3.0, 4.0], [1.0, 1.0, 1.5, 2.2])
+    assert some["seeds"] == 3 and some["effect"] == ratio["effect"]
+
+
+def test_the_verdict_in_words():
+    keys = [m.key for m in measures.MEASURES]
+    numbers = {"plain": [2.0, 3.0, 4.0], "bn": [1.0, 1.5, 2.2]}
+    rows = verdict.judge({name: {key: values for key in keys} for name, values in numbers.items()})
+    text = verdict.markdown(rows, "note")
+    assert "3 ± 1" in text and "x 0.516 (" in text and "| 3 of 3, 0.25 | yes |" in text
+    assert "- BatchNorm and better generalisation: 1 measures for it, 2 against, 0 open." in text
+    assert f"about {0.05 * len(rows):.1f} of these {len(rows)} measures" in text
     assert json.dumps(verdict.plain_json({"x": [float("inf"), 1.0]}), allow_nan=False) == '{"x": ["inf", 1.0]}'
 
 
 def expected_numbers(folder, name):
-    """All but one of the verdict's numbers of a network, by key, computed only from the study's files."""
-    files = {kind: np.load(folder / f"{kind}_{name}.npz") for kind in ("probes", "rates", "surfaces", "sharp")}
-    probes, rates, area, sharp = files.values()
+    """Most of the verdict's numbers of a network, by key, computed only from the study's files."""
+    probes, rates, near, equal = (np.load(folder / f"{s}_{name}.npz") for s in ("probes", "rates", "around", "equal"))
     losses, distances, norms = probes["losses"], probes["distances"], probes["gradient_norm"][..., None]
-    plane = area["plane"][..., 0]
-    ring = [(i, j) for i in range(5) for j in range(5) if abs(np.hypot(i - 2, j - 2) - 1) <= 0.5]  # half a radius away
+    turned, length = probes["update_distances"], probes["update_length"][..., None]
     runs = [folder / name / f"seed{seed}" for seed in (0, 1)]
     test = np.array([read(run)[-1]["test_accuracy"] for run in runs])
     train = np.array([json.loads((run / "summary.json").read_text())["train_accuracy"] for run in runs])
-    return {
+    found = {
         "loss_band": (losses.max(-1) - losses.min(-1)).mean(-1),
         "predictiveness": distances.max(-1).mean(-1),
         "relative_predictiveness": (distances / norms).max(-1).mean(-1),
-        "beta_smoothness": (distances / norms / np.array([0.01, 0.02, 0.05, 0.1, 0.2])).max(-1).mean(-1),
+        "beta_smoothness": (distances / norms / np.array([0.01, 0.05, 0.2])).max(-1).mean(-1),
+        "update_loss_band": (probes["update_losses"].max(-1) - probes["update_losses"].min(-1)).mean(-1),
+        "update_predictiveness": (turned / norms).max(-1).mean(-1),
+        "update_beta_smoothness": (turned / length / np.array([0.5, 2, 8])).max(-1).mean(-1),
         "rate_band": (rates["losses"].max(1) - rates["losses"].min(1)).mean(-1),
-        "surface_rise": np.mean([plane[:, i, j] for i, j in ring], 0) - plane[:, 2, 2],
-        "eigenvalue": sharp["eigenvalues"].max(-1),
-        "relative_eigenvalue": sharp["relative_eigenvalues"].max(-1),
-        "worst_rise": sharp["worst_loss"] - sharp["loss"],
         "test_accuracy": test,
         "gap": train - test,
+        "equal_test_accuracy": equal["test_accuracy"],
     }
+    for place in around.PLACES:
+        lines = near[f"{place}_lines"]
+        found |= {
+            f"{place}_rise": (lines[..., 1] + lines[..., 3]).mean(-1) / 2 - lines[..., 2].mean(-1),
+            f"{place}_eigenvalue": near[f"{place}_ritz"][:, 0, -1],
+            f"{place}_relative_eigenvalue": near[f"{place}_ritz"][:, 1, -1],
+            f"{place}_worst_rise": near[f"{place}_worst_loss"] - near[f"{place}_loss"],
+        }
+    return found
 
 
 def modified(folder):
@@ -314,32 +474,26 @@ def modified(folder):
 
 def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path), *flags(TINY)]
-    numbers = study.numbers
+    numbers = measures.numbers
 
     def numbers_while_held(*given):
         with pytest.raises(UserError, match="another process"), lock(tmp_path):
             pass
         return numbers(*given)
 
-    monkeypatch.setattr(study, "numbers", numbers_while_held)
+    monkeypatch.setattr(measures, "numbers", numbers_while_held)
     landscape.main(run)
     rows = json.loads((tmp_path / "verdict.json").read_text())["rows"]
-    assert [row["measure"] for row in rows] == [m.name for m in verdict.MEASURES]
-    assert all(len(row["without_bn"]) == len(row["with_bn"]) == 2 for row in rows)
+    assert [row["measure"] for row in rows] == [m.name for m in measures.MEASURES]
     for name, column in (("plain", "without_bn"), ("bn", "with_bn")):
         expected = expected_numbers(tmp_path, name)
-        for measure, row in zip(verdict.MEASURES, rows):
-            if measure.key != "negative_curvature":  # tested with the surface
-                np.testing.assert_allclose(row[column], expected[measure.key], rtol=1e-4, err_msg=measure.key)
+        for measure, row in zip(measures.MEASURES, rows):
+            if not measure.key.endswith("negative_curvature"):  # tested with the lines
+                values = [float(value) for value in row[column]]
+                np.testing.assert_allclose(values, expected[measure.key], rtol=1e-4, err_msg=measure.key)
     pictures = sorted(p.name for p in tmp_path.glob("*.png"))
-    assert len(pictures) == 10 and all((tmp_path / p).stat().st_size > 3000 for p in pictures)
-    with np.load(tmp_path / "probes_bn.npz") as probes:
-        assert probes["step"].tolist() == [0, 3, 6] and probes["losses"].shape == (2, 3, 5)
-    with np.load(tmp_path / "surfaces_plain.npz") as area, np.load(tmp_path / "sharp_plain.npz") as sharp:
-        assert area["plane"].shape == (2, 5, 5, 2)
-        np.testing.assert_allclose(area["plane"][:, 2, 2, 0], sharp["loss"], rtol=1e-5)
-        np.testing.assert_allclose(area["plane"][:, :, 2], area["line"], rtol=1e-5)
-        assert (sharp["worst_loss"] > sharp["loss"]).all()
+    assert len(pictures) == 11 and all((tmp_path / p).stat().st_size > 3000 for p in pictures)
+    what_the_files_hold(tmp_path)
     text = (tmp_path / "verdict.md").read_text()
     before = modified(tmp_path)
     capsys.readouterr()
@@ -357,16 +511,40 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa
     a_seed_trained_again(run, tmp_path, monkeypatch, capsys)
 
 
+def what_the_files_hold(folder):
+    with np.load(folder / "probes_bn.npz") as probes:
+        assert probes["step"].tolist() == [0, 3, 6] and probes["losses"].shape == (2, 3, 3)
+    with np.load(folder / "around_bn.npz") as near, np.load(folder / "planes_bn.npz") as area:
+        assert near["end_stored_lines"].shape == (2, 2, 5) and area["plane"].shape == (2, 5, 5, 2)
+        for kind, plane in zip(scoring.STATISTICS, area["plane"]):
+            np.testing.assert_allclose(plane[2, 2, 0], near[f"end_{kind}_loss"][0], rtol=1e-5)
+        assert not np.allclose(near["end_stored_ritz"], near["end_recomputed_ritz"])
+        assert (near["end_stored_worst_loss"] > near["end_stored_loss"]).all()
+        end = near["end_recomputed_loss"][0]
+    with np.load(folder / "around_plain.npz") as near, np.load(folder / "equal_plain.npz") as equal:
+        np.testing.assert_array_equal(near["end_stored_ritz"], near["end_recomputed_ritz"])
+        np.testing.assert_allclose(near["equal_recomputed_loss"], equal["loss"], rtol=1e-5)
+    with np.load(folder / "path_bn.npz") as path:
+        assert path["steps"].tolist() == [0, 3, 6] and path["plane"].shape == (5, 5, 2)
+        assert path["share"].sum() <= 1.0001 and (path["axes"][:, 0] < path["walked"].min(0)).all()
+        workdir, c = folder / "bn" / "seed0", configs.from_json((folder / "bn" / "seed0" / "config.json").read_text())
+        _, _, variables = load_model(workdir, "latest", c, 10)
+        start = snapshots.read_path(workdir, variables)[0].variables["params"]
+        away = optax.tree.norm(jax.tree.map(jnp.subtract, start, variables["params"]))
+        assert np.linalg.norm(path["walked"][0]) <= float(away) * 1.0001
+        assert path["plane"][..., 0].min() <= 1.2 * end
+
+
 def a_seed_trained_again(run, folder, monkeypatch, capsys):
     """To other weights, as a GPU does: what was measured of them is measured again, and nothing else."""
-    load_model, before, old = study.load_model, modified(folder), dict(np.load(folder / "surfaces_plain.npz"))
+    load_model, before, old = networks.load_model, modified(folder), dict(np.load(folder / "around_plain.npz"))
 
     def other(workdir, *given):
         step, model, variables = load_model(workdir, *given)
         again = (workdir.parent.name, workdir.name) == ("plain", "seed1")
         return step, model, jax.tree.map(lambda w: w * 1.1, variables) if again else variables
 
-    monkeypatch.setattr(study, "load_model", other)
+    monkeypatch.setattr(networks, "load_model", other)
     without = dict(np.load(folder / "pixels_bn.npz"))
     del without[kept._OF]
     np.savez(folder / "pixels_bn.npz", **without)  # as earlier versions wrote it
@@ -374,25 +552,25 @@ def a_seed_trained_again(run, folder, monkeypatch, capsys):
     landscape.main(run)
     out = capsys.readouterr().out
     changed = {name for name, when in modified(folder).items() if when != before[name]}
-    stages = {f"{stage}_plain.npz" for stage in ("probes", "surfaces", "sharp")}
-    seeds = {f"{stage}_plain_seed1.npz" for stage in ("surface_1d", "surface_2d", "sharp")}
+    stages = {f"{stage}_plain.npz" for stage in ("probes", "equal", "around")}
+    seeds = {f"around_plain_{moment}_stored_seed1.npz" for moment in ("end", "equal")}
     assert changed == stages | seeds | {"pixels_bn.npz"}
-    assert f"{folder / 'sharp_plain.npz'} was measured with other weights of seed1; measuring again" in out
+    assert f"{folder / 'around_plain.npz'} was measured with other weights of seed1; measuring again" in out
     assert f"{folder / 'pixels_bn.npz'} does not say which network it was measured of; measuring again" in out
-    with np.load(folder / "surfaces_plain.npz") as area, np.load(folder / "sharp_plain.npz") as sharp:
-        np.testing.assert_allclose(area["plane"][:, 2, 2, 0], sharp["loss"], rtol=1e-5)
-        np.testing.assert_array_equal(area["plane"][0], old["plane"][0])
-        assert area["plane"][1, 2, 2, 0] != old["plane"][1, 2, 2, 0]
+    with np.load(folder / "around_plain.npz") as near:
+        np.testing.assert_array_equal(near["end_stored_lines"][0], old["end_stored_lines"][0])
+        assert near["end_stored_loss"][1] != old["end_stored_loss"][1]
 
 
 def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
     mine, workdir = tmp_path / "mine.py", tmp_path / "run"
     mine.write_text(OWN_NETWORK)
     run = ["--config", str(mine), "--workdir", str(workdir), *flags(TINY), "--config.landscape.seeds=1"]
-    ends(landscape.main, [*run, "--config.landscape.surface_statistics=batch"], "is not for a get_model")
-    landscape.main(run)
+    landscape.main([*run, "--config.landscape.equal_loss=0"])
     rows = json.loads((workdir / "verdict.json").read_text())["rows"]
-    assert len(rows) == len(verdict.MEASURES) and "own network" in (workdir / "verdict.md").read_text()
+    assert len(rows) == len(measures.MEASURES) and "own network" in (workdir / "verdict.md").read_text()
+    assert {row["holds"] for row in rows} == {"open"}  # one seed shows nothing
+    assert {tuple(row["with_bn"]) for row in rows if "equal loss" in row["where"]} == {("nan",)}
     depths = {"plain": 2, "bn": 1}  # two convolutions, one BatchNorm
     for name, depth in depths.items():
         with np.load(workdir / f"probes_{name}.npz") as probes:
@@ -412,6 +590,6 @@ def test_what_the_study_cannot_measure_is_refused(field, tmp_path, ends):  # noq
 
 def test_networks_differ_in_batch_norm_alone():
     base = config("landscape", {})
-    flat = [configs.flatten(study.base_config(base, place)) for place in study.NETWORKS.values()]
+    flat = [configs.flatten(networks.base_config(base, place)) for place in networks.NETWORKS.values()]
     assert {k for k in flat[0] if flat[0][k] != flat[1][k]} == {"model.batch_norm"}
     assert not any(k.startswith("landscape") for k in flat[0])

@@ -18,6 +18,7 @@ import vgg_jax
 from vgg_jax import write_report
 from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
+from vgg_jax.landscape import verdict
 from vgg_jax.page import finding, groups, intervals, reading, study, writing
 from vgg_jax.runs import log
 from vgg_jax.settings import again, config as configs
@@ -224,27 +225,29 @@ def test_rubbish_in_place_of_any_value_ends_in_a_page(name, run, tmp_path):
 
 def test_a_study_shows_surfaces_probes_and_verdict(tmp_path):
     folder = pages.study(tmp_path / "study")
-    change(folder / "verdict.json", lambda v: v | {"rows": [row | {"ratio_interval": [0.5, 2.0]} for row in v["rows"]]})
     text = page(folder)
     said = words(text)
-    assert "Loss surfaces" in said and "Probes over training" in said and "ratio interval" in said
-    assert "0.5 to 2" in said and "a note" in said
+    assert "Loss surfaces" in said and "Probes over training" in said and "The path walked" in said
+    rows = json.loads((folder / "verdict.json").read_text())["rows"]
+    assert all(verdict.effect(row) in said and row["source"] in said for row in rows) and "a note" in said
+    assert "BatchNorm and fewer sharp minima: 0 measures for it, 0 against, 12 open" in said
     kinds = [figure["data"][0]["type"] for figure in figures(text)["figures"]]
-    assert kinds.count("surface") == 2 and kinds.count("contour") == 2 and kinds.count("heatmap") == 2
+    assert kinds.count("surface") == 2 and kinds.count("contour") == 4 and kinds.count("heatmap") == 2
     hill = next(figure for figure in figures(text)["figures"] if figure["data"][0]["type"] == "surface")
     assert hill["data"][0]["z"][0][0] == pytest.approx(np.log10(3.1), rel=1e-4) and len(hill["choices"]) == 2
-    with np.load(folder / "surfaces_bn.npz") as old:
+    with np.load(folder / "planes_bn.npz") as old:
         arrays = dict(old)
     arrays["plane"][0, 0, 0, 0] = np.inf
-    np.savez(folder / "surfaces_bn.npz", **arrays)
+    np.savez(folder / "planes_bn.npz", **arrays)
     assert "1 points are holes" in words(page(folder))
-    np.savez(folder / "sharp_bn.npz", **dict(np.load(folder / "sharp_bn.npz")) | {"loss": np.array(["x"])})
-    np.savez(folder / "surfaces_bn.npz", **arrays | {"plane": arrays["plane"][..., :0]})
+    whole = dict(np.load(folder / "around_bn.npz"))
+    np.savez(folder / "around_bn.npz", **whole | {"end_stored_lines": np.array([["x"]])})
+    np.savez(folder / "planes_bn.npz", **arrays | {"plane": arrays["plane"][..., :0]})
     text = words(page(folder))
-    assert "sharp_bn.npz is damaged" in text and "surfaces_bn.npz is damaged" in text
-    np.savez(folder / "surfaces_bn.npz", **arrays | {"line": arrays["line"][..., :1]})
-    assert "The arrays of surfaces do not fit together" in words(page(folder))
-    np.savez(folder / "surfaces_bn.npz", **arrays)
+    assert "around_bn.npz is damaged" in text and "planes_bn.npz is damaged" in text
+    np.savez(folder / "planes_bn.npz", **arrays)
+    np.savez(folder / "around_bn.npz", **whole | {"end_recomputed_ritz": whole["end_recomputed_ritz"][:, :1]})
+    assert "The arrays of around do not fit together" in words(page(folder))
     (folder / "probes_bn.npz").write_bytes(b"rubbish")
     (folder / "rates_plain.npz").unlink()
     (folder / "verdict.json").write_text("{}")
@@ -256,6 +259,8 @@ def test_a_study_shows_surfaces_probes_and_verdict(tmp_path):
         "Loss surfaces",
     ):
         assert said in text, said
+    (folder / "verdict.json").write_text('{"rows": [{"ratio": 2.0, "ratios": [2.0]}], "note": ""}')
+    assert "verdict.json is of an earlier version" in words(page(folder))
 
 
 def test_the_committed_study_is_shown_with_its_pictures():
@@ -263,7 +268,8 @@ def test_the_committed_study_is_shown_with_its_pictures():
     text = page(folder)
     rows = json.loads((folder / "verdict.json").read_text())["rows"]
     assert all(row["measure"] in words(text) for row in rows)
-    assert "surfaces_plain.npz is not there" in words(text) and "surface_hills.png (a still picture)" in words(text)
+    assert words(text).count("npz") == 1 and "its pictures are still ones" in words(text)
+    assert "unknown: its config.json is not there" in words(text)
     assert (
         text.count("data:image/png;base64,") == len(list(folder.glob("*.png"))) - 1  # the verdict is drawn
     )  # sharpness too; verdict is drawn

@@ -92,7 +92,7 @@ def test_a_zoom_is_that_of_all_curves(show, file):
 
 def test_both_surfaces_turn_together(show, tmp_path):
     folder = pages.study(tmp_path / "study")
-    for stage in ("probes", "rates", "sharp"):  # a renderer in software takes its time
+    for stage in ("probes", "rates", "around", "path"):  # a renderer in software takes its time
         (folder / f"{stage}_bn.npz").unlink()
     page = show(vgg_jax.report(folder, tmp_path / "report.html"), width=400)
     if not page.evaluate("Boolean(document.createElement('canvas').getContext('webgl'))"):

@@ -129,7 +129,7 @@ def test_a_probe_that_fails(train, tmp_path):
     """The state before it is saved, and the run goes on from there to the end of an undisturbed one."""
     records = []
 
-    def measure(state, _):
+    def measure(state, *_):
         if int(state.step) == 18 and len(records) == 6:
             raise ZeroDivisionError
         records.append(int(state.step))

@@ -30,8 +30,9 @@ def main(argv: Sequence[str]) -> None:
         cache.use()
         train(config, workdir)
     own = ["--config", given.config] if any(code.of(config)) else []
-    more = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own]
-    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; next: {shlex.join(more)}")
+    scored, shown = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own], ["vgg-jax", "report", str(workdir)]
+    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}")
+    print(f"next: {shlex.join(scored)}, then {shlex.join(shown)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Command-line flags: a command's own, and --config.FIELD=VALUE overrides."""
 
 import argparse
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,17 @@ def path(text: str) -> Path:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
+        raise UserError(f"{message}{self._hint(message)}; see --help")
+
+    def _hint(self, message: str) -> str:
+        """What was meant by an unknown flag, if that can be told."""
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        if not unknown:
+            return ""
+        if unknown[1] == "--workdir" and self._get_positional_actions():
+            return "; give the directory itself, without --workdir"
+        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1, 0.6)
+        return f"; did you mean {near[0]}?" if near else ""
 
 
 def parse(

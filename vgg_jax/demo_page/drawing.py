@@ -30,12 +30,17 @@ def waiting() -> Html:
     return element("p", "Choose a picture, and what the network sees in it appears here.", class_="demo-said")
 
 
-def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "") -> Html:
-    """Everything about one picture and one run."""
+def ranking(look: Look) -> np.ndarray:
+    """The places of the likeliest classes, at most BARS."""
+    return np.argsort(-look.probabilities, kind="stable")[:BARS]
+
+
+def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "", order: np.ndarray | None = None) -> Html:
+    """Everything about one picture and one run; order: the classes with a bar, so that runs can be read across."""
     return element("section", [
         element("h2", name),
         _verdict(classes, look, truth),
-        _bars(classes, look),
+        _bars(classes, look, ranking(look) if order is None else order),
         element("p", _dropout(classes, look), class_="demo-said"),
         element("h3", "Where it looked"),
         _where(classes[int(look.probabilities.argmax())], look),
@@ -53,9 +58,8 @@ def _verdict(classes: tuple[str, ...], look: Look, truth: str) -> Html:
     return element("p", said, label + "." + unsure, class_="demo-verdict")
 
 
-def _bars(classes: tuple[str, ...], look: Look) -> Html:
-    """The likeliest classes as bars, with the range of the draws with dropout as a line over each."""
-    order = np.argsort(-look.probabilities, kind="stable")[:BARS]
+def _bars(classes: tuple[str, ...], look: Look, order: np.ndarray) -> Html:
+    """Classes as bars, with the range of the draws with dropout as a line over each."""
     rows = []
     for place in order:
         share = float(look.probabilities[place])
@@ -75,7 +79,7 @@ def _dropout(classes: tuple[str, ...], look: Look) -> str:
     same = int((look.draws.argmax(1) == best).sum())
     rates = ", ".join(f"{rate:.0%}" for rate in sorted({round(rate, 3) for rate in look.rates.values()}))
     return (
-        f"Dropout: it drops {rates} of the values that enter a layer, in training only. Here it was on for {DRAWS} "
+        f"Dropout drops {rates} of the values that enter a layer, in training only. Here it was on for {DRAWS} "
         f"passes: {same} of them name {classes[best]}. The thin line over a bar spans the middle 80 % of the passes."
     )
 
@@ -98,7 +102,7 @@ def _where(best: str, look: Look) -> Html:
 def _stage(stage: Stage) -> Html:
     h, w, c = stage.shape
     maps = [_image(heat(each), f"map {number} of {stage.name}") for number, each in enumerate(stage.strongest, 1)]
-    title = f"{stage.name.capitalize()}: {c} maps of {h}x{w}; {stage.off:.0%} of all values are not above zero"
+    title = f"{stage.name.capitalize()}: {c} maps of {h}x{w}; {stage.off:.0%} of all values are zero or below"
     if stage.norm is None:
         below: Html = element("p", "BatchNorm: none in this stage.", class_="demo-said")
     else:

@@ -3,10 +3,9 @@
 python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] [--config.FIELD=VALUE ...]
 """
 
-import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from vgg_jax.console import errors, flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.console.progress import clock
 from vgg_jax.datasets.load import Dataset, load
-from vgg_jax.landscape import kept, pictures, study, verdict
+from vgg_jax.landscape import maps, measures, networks, pictures, study, verdict
 from vgg_jax.landscape.kept import Arrays
 from vgg_jax.runs import directory, origin
 from vgg_jax.runs.lock import lock
@@ -37,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     cache.use()
     splits = load(config)
     if code.of(config).get_model:
-        study.check(config, len(splits["train"].class_names))
+        networks.check(config, len(splits["train"].class_names))
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
     directory.open_run(workdir, config, splits)
@@ -49,78 +48,64 @@ def main(argv: Sequence[str]) -> None:
 def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
     """Run all stages, except those already saved as npz files in workdir; returns the verdict as Markdown."""
     begun = time.monotonic()
-    networks, train = study.train(config, splits, workdir), splits["train"]
-    found: dict[str, dict[str, Arrays]] = {}
-    every = range(config.landscape.seeds)
-    stages: dict[str, tuple[Sequence[int], Callable[[str], Arrays]]] = {  # name -> (seeds whose weights count, measure)
-        "probes": (every, lambda name: study.probes(networks[name])),
-        "rates": ((), lambda name: study.rate_band(config, networks[name], splits)),
-        "surfaces": (every, lambda name: study.surfaces(config, networks[name], train, workdir, name)),
-        "sharp": (every, lambda name: study.sharpness(config, networks[name], train, workdir, name)),
-        "pixels": ((0,), lambda name: study.interpretation(networks[name], splits["test"])),
+    trained, found = networks.train(config, splits, workdir), {}
+    stages = study.stages(config, splits, workdir)
+    for number, (name, stage) in enumerate(stages.items(), 1):
+        print(f"{clock(time.monotonic() - begun)}  stage {number} of {len(stages)}, {name}", flush=True)
+        found[name] = {kind: study.measured(name, stage, network, workdir) for kind, network in trained.items()}
+        _draw(name, found[name], config, workdir)
+    by_network = {
+        kind: measures.numbers(config, network, {name: both[kind] for name, both in found.items()})
+        for kind, network in trained.items()
     }
-    for number, (stage, (seeds, measure)) in enumerate(stages.items(), 1):
-        print(f"{clock(time.monotonic() - begun)}  stage {number} of {len(stages)}, {stage}", flush=True)
-        found[stage] = {
-            name: _kept(workdir / f"{stage}_{name}.npz", network.of(*seeds), functools.partial(measure, name))
-            for name, network in networks.items()
-        }
-        _draw(stage, found[stage], config, workdir)
-    numbers = {
-        name: study.numbers(config, network, {stage: both[name] for stage, both in found.items()})
-        for name, network in networks.items()
-    }
-    rows = verdict.judge(numbers)
-    note = _note(config, len(train))
+    rows = verdict.judge(by_network)
+    note = _note(config, len(splits["train"]), found)
     text = verdict.markdown(rows, note)
-    (workdir / "verdict.json").write_text(json.dumps(verdict.plain_json({"rows": rows, "note": note}), indent=1) + "\n")
+    content = {"rows": rows, "summary": verdict.summary(rows), "note": note}
+    (workdir / "verdict.json").write_text(json.dumps(verdict.plain_json(content), indent=1) + "\n")
     (workdir / "verdict.md").write_text(text)
     pictures.verdict(rows, workdir / "verdict.png")
     return text
 
 
-def _kept(file: Path, of: kept.Of, measure: Callable[[], Arrays]) -> Arrays:
-    """A stage's arrays, read from its file or else measured and saved there."""
-    arrays, fault = kept.read(file, of)
-    if fault:
-        print(f"{fault}; measuring again", flush=True)
-    if not arrays:
-        arrays = measure()
-        kept.save(file, of, **arrays)
-    return arrays
-
-
 def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) -> None:
     fields = config.landscape
-    statistics = f"BatchNorm statistics: {fields.surface_statistics}"
     if stage == "probes":
-        pictures.probes(both, fields.step_sizes, workdir / "gradient_probes.png")
+        pictures.probes(both, fields.step_sizes, fields.update_sizes, workdir / "gradient_probes.png")
         pictures.activations(both, workdir / "activations.png")
     elif stage == "rates":
         pictures.rate_band(both, fields.learning_rates, workdir / "learning_rate_band.png")
-    elif stage == "surfaces":
-        pictures.surface_line(both, statistics, workdir / "surface_line.png")
-        pictures.surface_plane(both, statistics, workdir / "surface_plane.png")
-        pictures.surface_hills(both, statistics, workdir / "surface_hills.png")
-    elif stage == "sharp":
-        pictures.sharpness(both, statistics, workdir / "sharpness.png")
-    else:
+    elif stage == "around":
+        maps.lines(both, workdir / "lines.png")
+        pictures.sharpness(both, workdir / "sharpness.png")
+    elif stage == "planes":
+        maps.contours(both, workdir / "surface_plane.png")
+        maps.hills(both, workdir / "surface_hills.png")
+    elif stage == "path":
+        maps.path(both, workdir / "path.png")
+    elif stage == "pixels":
         pictures.filters(both, workdir / "filters.png")
         pictures.saliency(both, workdir / "saliency.png")
 
 
-def _note(config: Config, train_images: int) -> str:
-    f, own = config.landscape, code.of(config).get_model
+def _note(config: Config, train_images: int, found: dict[str, dict[str, Arrays]]) -> str:
+    f, given, own = config.landscape, config.optimizer, code.of(config).get_model
     name = "own network" if own else f"VGG {config.model.stages}, width {config.model.width:g}"
-    return (
-        f"{name}, {train_images:,} training images, "
-        f"{config.train.epochs} epochs of {config.optimizer.name} at {config.optimizer.learning_rate:g}, batch "
-        f"{config.train.batch_size}, {f.seeds} seeds, on {origin.device()}. Mean ± standard deviation over seeds; a "
-        f"claim holds by a measure if it holds for every seed. Along the gradient: steps {min(f.step_sizes):g} to "
-        f"{max(f.step_sizes):g}, every {f.probe_steps} training steps. Surfaces and sharpness: {f.images} training "
-        f"images, no augmentation, BatchNorm statistics: {f.surface_statistics}; worst case within {f.ascent_radius:g} "
-        "of each filter's norm."
+    steps = "; ".join(
+        f"{pictures.LABELS[kind]} after {verdict.spread(arrays['step'].tolist())} steps"
+        for kind, arrays in found["equal"].items()
     )
+    return " ".join((
+        f"{name}, {train_images:,} training images, {config.train.epochs} epochs of {given.name} at",
+        f"{given.learning_rate:g}, batch {config.train.batch_size}, {f.seeds} seeds (mean ± standard deviation), on",
+        f"{origin.device()}. Effect: with / without BatchNorm, or with - without for shares, with its 95 % interval",
+        "over the seeds, paired; p: of a two-sided sign test. A claim holds by a measure if the interval lies on its",
+        f"side of no effect. Along the gradient: steps {min(f.step_sizes):g} to {max(f.step_sizes):g}; along the",
+        f"optimizer's update: {min(f.update_sizes):g} to {max(f.update_sizes):g} times it; every {f.probe_steps}",
+        f"training steps. Around a network: {f.images} training images, no augmentation, {f.directions} random lines,",
+        f"worst case within {f.ascent_radius:g} of each filter's norm. Equal loss: at most {f.equal_loss:g}, {steps}.",
+        f"Residual of the largest eigenvalues: at most {measures.residual(found['around']):.2g} of them.",
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

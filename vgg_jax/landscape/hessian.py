@@ -9,6 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from vgg_jax.landscape.surface import filter_norms
+from vgg_jax.training.step import together
 
 Objective = Callable[[Any], jax.Array]
 
@@ -18,12 +19,15 @@ def hessian_vector_product(objective: Objective, params: Any, vector: Any) -> An
     return jax.jvp(jax.grad(objective), (params,), (vector,))[1]
 
 
-def lanczos(product: Callable[[jax.Array], jax.Array], size: int, iterations: int, key: jax.Array) -> jax.Array:
-    """Ritz values [iterations], ascending, of a symmetric matrix [size, size] given by its product with a vector.
+def lanczos(
+    product: Callable[[jax.Array], jax.Array], size: int, iterations: int, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(Ritz values, their residuals), both [iterations], the values ascending, of a symmetric matrix [size, size].
 
-    The extreme Ritz values converge first, to the extreme eigenvalues. Uses full reorthogonalisation
-    (Golub & Van Loan, Matrix Computations, 10.3), so it stores iterations * size numbers. When the
-    matrix has fewer distinct eigenvalues than iterations, the remaining values are 0.
+    product gives the matrix times a vector. An eigenvalue lies within the residual ||A y - theta y|| of each Ritz
+    value theta (Parlett, The Symmetric Eigenvalue Problem, 13.2). The extreme ones converge first, to the extreme
+    eigenvalues. Uses full reorthogonalisation (Golub & Van Loan, Matrix Computations, 10.3), so it stores iterations
+    * size numbers. When the matrix has fewer distinct eigenvalues than iterations, the remaining values are 0.
     """
     start = jax.random.normal(key, (size,))
 
@@ -43,25 +47,26 @@ def lanczos(product: Callable[[jax.Array], jax.Array], size: int, iterations: in
     first = (jnp.zeros((iterations, size)), start / jnp.linalg.norm(start), zeros, zeros)
     _, _, alphas, betas = lax.fori_loop(0, iterations, body, first)
     off = betas[:-1]
-    return jnp.linalg.eigvalsh(jnp.diag(alphas) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    values, vectors = jnp.linalg.eigh(jnp.diag(alphas) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    return values, betas[-1] * jnp.abs(vectors[-1])
 
 
-def spectrum(objective: Objective, params: Any, iterations: int, key: jax.Array, relative: bool = False) -> jax.Array:
-    """Ritz values [iterations], ascending, of the Hessian at params.
+def spectra(objective: Objective, params: Any, iterations: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Ritz values and residuals, both [2, iterations], of the Hessian at params: plain and filter-normalised.
 
-    relative: use filter-normalised coordinates u, with weights w + ||w_filter|| u and fixed biases and
-    BatchNorm. Scaling one layer of a ReLU network up and the next down changes no output; it changes
-    the plain Hessian, but not this one.
+    Filter-normalised are the coordinates u of weights w + ||w_filter|| u with fixed biases and BatchNorm. Scaling one
+    layer of a ReLU network up and the next down changes no output; it changes the plain Hessian, but not this one.
     """
     flat, unravel = ravel_pytree(params)
-    scale = jax.tree.map(jnp.broadcast_to, filter_norms(params), jax.tree.map(jnp.shape, params)) if relative else None
-    scaling = ravel_pytree(scale)[0] if relative else jnp.ones(())
+    norms = jax.tree.map(jnp.broadcast_to, filter_norms(params), jax.tree.map(jnp.shape, params))
 
-    def product(v: jax.Array) -> jax.Array:
-        hv = hessian_vector_product(objective, params, unravel(jnp.broadcast_to(scaling * v, flat.shape)))
-        return scaling * ravel_pytree(hv)[0]
+    def of(scaling: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def product(v: jax.Array) -> jax.Array:
+            return scaling * ravel_pytree(hessian_vector_product(objective, params, unravel(scaling * v)))[0]
 
-    return lanczos(product, flat.size, iterations, key)
+        return lanczos(product, flat.size, iterations, key)
+
+    return together(of, jnp.stack([jnp.ones_like(flat), ravel_pytree(norms)[0]]))  # compiled once for both
 
 
 def worst_case(objective: Objective, params: Any, radius: float, steps: int) -> jax.Array:
@@ -83,5 +88,6 @@ def worst_case(objective: Objective, params: Any, radius: float, steps: int) -> 
             lambda m, n, own: m * jnp.minimum(1.0, radius * n / (own + 1e-30)), ahead, norms, lengths
         ), loss
 
-    moves, losses = lax.scan(ascend, jax.tree.map(jnp.zeros_like, params), length=steps)
-    return jnp.maximum(losses.max(), objective(jax.tree.map(jnp.add, params, moves)))
+    # The loss of a step's start is known after it: one step more tells the last one's.
+    _, losses = lax.scan(ascend, jax.tree.map(jnp.zeros_like, params), length=steps + 1)
+    return losses.max()

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 
-from vgg_jax.landscape import probe
+from vgg_jax.landscape import around, probe
 from vgg_jax.runs.pictures import subplots, write
 
 COLOURS = {"plain": "#d55e00", "bn": "#0072b2"}
@@ -16,28 +15,29 @@ LABELS = {"plain": "without BatchNorm", "bn": "with BatchNorm"}
 Found = Mapping[str, Mapping[str, np.ndarray]]  # network -> arrays of one stage
 
 
-def probes(found: Found, step_sizes: Sequence[float], file: Path) -> None:
-    """Loss band, gradient predictiveness and effective beta-smoothness against the training step."""
-    figure, axes = subplots(1, 3, figsize=(13, 3.8))
-    for name, arrays in found.items():
-        step, style = arrays["step"], {"color": COLOURS[name], "label": LABELS[name]}
-        for axis, key in zip(axes, ("losses", "distances")):
-            low, high = arrays[key].min(-1).mean(0), arrays[key].max(-1).mean(0)
-            axis.fill_between(step, low, high, alpha=0.45, lw=0, **style)
-        smoothness = probe.smoothness(arrays["distances"], arrays["gradient_norm"], step_sizes)
-        axes[2].plot(step, smoothness.mean(0), lw=1.5, **style)
-        axes[2].fill_between(step, smoothness.min(0), smoothness.max(0), alpha=0.25, lw=0, color=COLOURS[name])
-    titles = ("loss band", "gradient predictiveness", "effective beta-smoothness")
-    labels = ("loss at w - e g", "||g - gradient at w - e g||", "max of it / ||e g||")
-    for axis, title, label in zip(axes, titles, labels):
-        axis.set(title=title, xlabel="training step", ylabel=label, yscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+def probes(found: Found, step_sizes: Sequence[float], update_sizes: Sequence[float], file: Path) -> None:
+    """Loss band, change of the gradient and beta-smoothness along the gradient and the update, by training step."""
+    figure, grid = subplots(2, 3, figsize=(13, 7), sharex=True)
+    rows = (("", "gradient", "gradient_norm", step_sizes), ("update_", "update", "update_length", update_sizes))
+    for axes, (prefix, move, length, sizes) in zip(grid, rows):
+        for name, arrays in found.items():
+            step, style = arrays["step"], {"color": COLOURS[name], "label": LABELS[name]}
+            losses, distances = arrays[f"{prefix}losses"], arrays[f"{prefix}distances"]
+            for axis, values in zip(axes, (losses, distances)):
+                axis.fill_between(step, values.min(-1).mean(0), values.max(-1).mean(0), alpha=0.45, lw=0, **style)
+            smoothness = probe.smoothness(distances, arrays[length], sizes)
+            axes[2].plot(step, smoothness.mean(0), lw=1.5, **style)
+            axes[2].fill_between(step, smoothness.min(0), smoothness.max(0), alpha=0.25, lw=0, color=COLOURS[name])
+        for axis, title in zip(axes, ("loss", "change of the gradient", "effective beta-smoothness")):
+            axis.set(title=f"{title}, along the {move}, {min(sizes):g} to {max(sizes):g} x", yscale="log")
+            axis.title.set_fontsize(9)
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=8)
+    for axis in grid[-1]:
+        axis.set(xlabel="training step")
     seeds = len(next(iter(found.values()))["loss"])
-    figure.suptitle(
-        f"bands: least to most over step sizes {min(step_sizes):g} to {max(step_sizes):g}, mean of {seeds} seeds; "
-        "right: mean, least and most of the seeds", fontsize=9,
-    )  # fmt: skip
+    said = f"bands: least to most over step sizes, mean of {seeds} seeds; right: mean, least and most of the seeds"
+    figure.suptitle(said, fontsize=9)
     write(figure, file)
 
 
@@ -55,82 +55,30 @@ def rate_band(found: Found, learning_rates: Sequence[float], file: Path) -> None
     write(figure, file)
 
 
-def surface_line(found: Found, statistics: str, file: Path) -> None:
-    """Loss and accuracy along one filter-normalised direction, one line per seed."""
-    figure, axes = subplots(1, 2, figsize=(10, 3.8))
-    for name, arrays in found.items():
-        for line in arrays["line"]:
-            for axis, values in zip(axes, (line[:, 0], 100 * line[:, 1])):
-                axis.plot(arrays["axis"], values, color=COLOURS[name], lw=1.2)
-        for axis in axes:
-            axis.plot([], [], color=COLOURS[name], label=LABELS[name])
-    axes[0].set(ylabel="loss", yscale="log")
-    axes[1].set(ylabel="accuracy (%)")
-    for axis in axes:
-        axis.set(xlabel="distance in units of each filter's norm")
+def sharpness(found: Found, file: Path) -> None:
+    """The four measures around the networks, one mark per seed, at every place."""
+    figure, axes = subplots(1, 4, figsize=(14, 4.4))
+    for column, place in enumerate(around.PLACES):
+        for shift, (name, arrays) in enumerate(found.items()):
+            values = (
+                around.rise(arrays[f"{place}_lines"]), *arrays[f"{place}_ritz"].max(-1).T,
+                arrays[f"{place}_worst_loss"] - arrays[f"{place}_loss"],
+            )  # fmt: skip
+            for axis, its_values in zip(axes, values):
+                label = LABELS[name] if not column else None
+                axis.plot(
+                    np.full(len(its_values), column + 0.2 * shift - 0.1), its_values, "so"[shift], ms=4,
+                    color=COLOURS[name], label=label,
+                )  # fmt: skip
+    titles = ("rise of the loss half a radius away", "largest Hessian eigenvalue", "the same, filter-normalised",
+              "rise to the worst loss nearby")  # fmt: skip
+    for axis, title in zip(axes, titles):
+        axis.set_title(title, fontsize=9)
+        axis.set_yscale("symlog", linthresh=1e-2)
+        axis.set_xticks(range(len(around.PLACES)), [place.replace("_", ",\n") for place in around.PLACES], fontsize=7)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.suptitle(f"training loss on a line through the network, one line per seed; {statistics}", fontsize=9)
-    write(figure, file)
-
-
-def surface_plane(found: Found, statistics: str, file: Path) -> None:
-    """Contours of the first seed's loss on a plane, at the same levels for both networks."""
-    figure, axes = subplots(1, 2, figsize=(10, 4.6), sharey=True)
-    levels = _levels(found)
-    for axis, (name, arrays) in zip(axes, found.items()):
-        loss = np.clip(arrays["plane"][0, :, :, 0], levels[0], levels[-1])
-        lines = axis.contour(arrays["axis"], arrays["axis"], loss.T, levels, cmap="viridis", norm="log")
-        axis.clabel(lines, fontsize=7, fmt="%.2g")
-        axis.plot(0, 0, "+", color="black")
-        axis.set(title=LABELS[name], xlabel="first direction", aspect="equal")
-    axes[0].set(ylabel="second direction")
-    figure.suptitle(f"training loss, filter-normalised directions; {statistics}", fontsize=9)
-    write(figure, file)
-
-
-def surface_hills(found: Found, statistics: str, file: Path) -> None:
-    """The same planes as surfaces in 3D, on the same vertical scale."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    levels = np.log10(_levels(found))
-    for i, (name, arrays) in enumerate(found.items(), 1):
-        ticks = arrays["axis"][[0, len(arrays["axis"]) // 2, -1]]
-        axis: Any = figure.add_subplot(1, 2, i, projection="3d")
-        x, y = np.meshgrid(arrays["axis"], arrays["axis"], indexing="ij")
-        height = np.clip(np.log10(np.maximum(arrays["plane"][0, :, :, 0], 1e-12)), levels[0], levels[-1])
-        axis.plot_surface(x, y, height, cmap="viridis", vmin=levels[0], vmax=levels[-1], lw=0, rstride=1, cstride=1)
-        axis.set(title=LABELS[name], zlim=(levels[0], levels[-1]), zlabel="log10 loss")
-        axis.set(xticks=ticks, yticks=ticks)
-    figure.suptitle(f"training loss, filter-normalised directions; {statistics}", fontsize=9)
-    write(figure, file)
-
-
-def _levels(found: Found) -> np.ndarray:
-    losses = np.concatenate([arrays["plane"][0, :, :, 0].ravel() for arrays in found.values()])
-    losses = losses[np.isfinite(losses)]
-    low = max(losses.min(), 1e-6)
-    return np.geomspace(low, max(losses.max(), 1.01 * low), 16)
-
-
-def sharpness(found: Found, statistics: str, file: Path) -> None:
-    """Ritz values of the Hessian and the rise to the worst loss, one mark per seed."""
-    figure, axes = subplots(1, 3, figsize=(12, 3.8))
-    for x, (name, arrays) in enumerate(found.items()):
-        for axis, key in zip(axes, ("eigenvalues", "relative_eigenvalues")):
-            for values in arrays[key]:
-                top = np.sort(values)[::-1][:5]
-                axis.plot(np.arange(1, len(top) + 1), top, "o-", color=COLOURS[name], lw=0.8, ms=4)
-            axis.plot([], [], "o-", color=COLOURS[name], label=LABELS[name])
-        rises = arrays["worst_loss"] - arrays["loss"]
-        axes[2].plot(np.full(len(rises), x), rises, "o", color=COLOURS[name], label=LABELS[name])
-    axes[0].set(title="Hessian", xlabel="eigenvalue, from the largest", yscale="symlog")
-    axes[1].set(title="Hessian, filter-normalised", xlabel="eigenvalue, from the largest", yscale="symlog")
-    axes[2].set(title="rise to the worst loss in the radius", xlim=(-0.5, 1.5), yscale="log")
-    axes[2].set_xticks(range(len(found)), [LABELS[name] for name in found])
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.suptitle(f"at the end of training, one mark per seed; {statistics}", fontsize=9)
+    axes[0].legend(fontsize=8)
+    figure.suptitle("at the end of training and at equal loss, BatchNorm's statistics stored or recomputed", fontsize=9)
     write(figure, file)
 
 
@@ -185,17 +133,26 @@ def saliency(found: Found, file: Path) -> None:
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Ratio without / with BatchNorm for every measure, one mark per seed; green where the claim holds."""
-    figure, axis = subplots(figsize=(10, 0.8 + 0.42 * len(rows)))
-    for y, row in enumerate(rows):
-        ratios = np.clip([r for r in row["ratios"] if r > 0 and np.isfinite(r)], 1e-3, 1e3)
-        colour = {"yes": "#009e73", "no": "#d55e00", "mixed": "grey"}[row["holds"]]
-        axis.plot(ratios, np.full(len(ratios), y), "o", color=colour, ms=6)
-        side = (1e-3, 1) if row["claimed"].startswith("larger") else (1, 1e3)
-        axis.fill_betweenx((y - 0.45, y + 0.45), *side, color="#009e73", alpha=0.08, lw=0)
-    axis.axvline(1, color="black", lw=0.8)
-    axis.set_yticks(range(len(rows)), [row["measure"] for row in rows], fontsize=8)
-    reach = max([2.0, *(max(r, 1 / r) for row in rows for r in row["ratios"] if r > 0 and np.isfinite(r))])
-    axis.set(xscale="log", xlim=(1 / (1.3 * reach), 1.3 * reach), ylim=(len(rows) - 0.5, -0.5))
-    axis.set(xlabel="without / with BatchNorm, one mark per seed where positive; shaded: where the claim holds")
+    """The effect of BatchNorm by every measure: 95 % interval and one mark per seed, coloured by what it says."""
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("ratio", "difference")}
+    heights = [max(1, len(some)) for some in kinds.values()]
+    figure, axes = subplots(2, 1, figsize=(10, 1.6 + 0.3 * len(rows)), height_ratios=heights)
+    for axis, (kind, some) in zip(axes, kinds.items()):
+        neutral = float(kind == "ratio")
+        for y, row in enumerate(some):
+            colour = {"yes": "#009e73", "no": "#d55e00"}.get(row["holds"], "grey")
+            known = [x for x in row["effects"] if np.isfinite(x) and (x > 0 or not neutral)]
+            axis.plot(known, np.full(len(known), y), "o", color=colour, ms=3, alpha=0.4)
+            if np.isfinite(row["interval"]).all():
+                axis.plot(row["interval"], (y, y), color=colour, lw=2)
+                axis.plot(row["effect"], y, "D", color=colour, ms=5)
+            arrow = "\u2192" if row["claimed"].startswith("larger") else "\u2190"
+            axis.text(1.01, y, f"{arrow} {row['holds']}", transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+        axis.axvline(neutral, color="black", lw=0.8)
+        names = [f"{row['measure']}\n{row['where']}" for row in some]
+        axis.set_yticks(range(len(some)), names, fontsize=6)
+        axis.set(xscale="log" if neutral else "linear", ylim=(len(some) - 0.5, -0.5))
+        axis.set_xlabel("with / without BatchNorm" if neutral else "with - without BatchNorm", fontsize=8)
+        axis.grid(alpha=0.3, axis="x")
+    figure.suptitle("95 % intervals, one pale mark per seed; the arrow is what the claim expects", fontsize=9)
     write(figure, file)

@@ -1,7 +1,7 @@
-"""The loss along the gradient during training (Santurkar et al. 2018), and the scale of activations."""
+"""The loss along the gradient (Santurkar et al. 2018) and the update during training, and the scale of activations."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,58 +13,83 @@ from flax import linen as nn
 from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.vgg import VGG
-from vgg_jax.runs.log import Record
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.step import Recipe, TrainState, step_dropout_key, together, training_loss
 
 Together = Callable[[Callable[[Any], Any], Any], Any]
 
 
-def along_gradient(
-    objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array, together: Together = together
-) -> dict[str, jax.Array]:
-    """Loss and gradient at w - e g for every step size e in step_sizes [E], where g is the gradient at w = params.
+def along(
+    objective: Callable[[Any], jax.Array],
+    params: Any,
+    moves: Callable[[Any], Sequence[Any]],
+    sizes: Sequence[jax.Array],
+    together: Together = together,
+) -> tuple[dict[str, jax.Array], list[dict[str, jax.Array]]]:
+    """Loss and gradient at w + e m for moves m and their step sizes e, where g is the gradient at w = params.
 
-    Returns: loss L(w); gradient_norm ||g||; losses L(w - e g) [E]; distances
-      ||g - grad L(w - e g)|| [E]. Norms are Euclidean over all parameters.
+    Args:
+      moves: g -> the moves, each a tree like params.
+      sizes: for every move its step sizes [E].
+      together: how all these gradients are computed.
+
+    Returns: (loss L(w), gradient_norm ||g||), and for every move: length ||m||; losses L(w + e m) [E]; distances
+      ||g - grad L(w + e m)|| [E]. Norms are Euclidean over all parameters.
     """
     loss, gradient = jax.value_and_grad(objective)(params)
+    found = moves(gradient)
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
-    def at(size: jax.Array) -> tuple[jax.Array, jax.Array]:
-        moved = jax.tree.map(lambda w, g: w - size * g, params, gradient)
+    def at(place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        move, size = place
+        moved = jax.tree.map(lambda w, m: w + size * m[move], params, stacked)
         there, its_gradient = jax.value_and_grad(objective)(moved)
         return there, optax.tree.norm(jax.tree.map(jnp.subtract, gradient, its_gradient))
 
-    losses, distances = together(at, step_sizes)
-    return {
-        "loss": loss,
-        "gradient_norm": optax.tree.norm(gradient),
-        "losses": losses,
-        "distances": distances,
-    }
+    counts = [len(one) for one in sizes]
+    all_places = jnp.repeat(jnp.arange(len(found)), np.array(counts)), jnp.concatenate(sizes)
+    losses, distances = (jnp.split(x, np.cumsum(counts)[:-1]) for x in together(at, all_places))
+    return {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}, [
+        {"length": optax.tree.norm(move), "losses": its_losses, "distances": its_distances}
+        for move, its_losses, its_distances in zip(found, losses, distances)
+    ]
+
+
+def along_gradient(
+    objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array, together: Together = together
+) -> dict[str, jax.Array]:
+    """`along` -g alone: the scalars loss and gradient_norm, losses [E], distances [E]."""
+    here, (there,) = along(objective, params, lambda g: [jax.tree.map(jnp.negative, g)], [step_sizes], together)
+    return here | {key: there[key] for key in ("losses", "distances")}
 
 
 def band_width(losses: np.ndarray) -> np.ndarray:
-    """Loss band: max - min over step sizes of L(w - e g). [..., E] -> [...]"""
+    """Loss band: max - min over step sizes of L(w + e m). [..., E] -> [...]"""
     return losses.max(-1) - losses.min(-1)
 
 
 def predictiveness(distances: np.ndarray) -> np.ndarray:
-    """Worst gradient predictiveness: max over step sizes of ||g - grad L(w - e g)||. [..., E] -> [...]"""
+    """Worst gradient predictiveness: max over step sizes of ||g - grad L(w + e m)||. [..., E] -> [...]"""
     return distances.max(-1)
 
 
-def smoothness(distances: np.ndarray, gradient_norm: np.ndarray, step_sizes: Any) -> np.ndarray:
-    """Effective beta-smoothness: max over step sizes of ||g - grad L(w - e g)|| / ||e g||. [..., E], [...] -> [...]"""
-    return (distances / (np.asarray(step_sizes) * np.asarray(gradient_norm)[..., None])).max(-1)
+def smoothness(distances: np.ndarray, length: np.ndarray, step_sizes: Any) -> np.ndarray:
+    """Effective beta-smoothness: max over step sizes of ||g - grad L(w + e m)|| / ||e m||. [..., E], [...] -> [...]
+
+    length: ||m||; along the gradient it is ||g||.
+    """
+    return (distances / (np.asarray(step_sizes) * np.asarray(length)[..., None])).max(-1)
 
 
 def make_measure(
-    config: Config, recipe: Recipe, dataset: Dataset, step_sizes: tuple[float, ...]
-) -> Callable[[TrainState, Batch], Record]:
-    """The measure of a `Probe`: along_gradient and activations on the batch of the next step."""
+    config: Config, recipe: Recipe, dataset: Dataset, step_sizes: Sequence[float], update_sizes: Sequence[float]
+) -> Callable[[TrainState, Batch], dict[str, jax.Array]]:
+    """On the batch of the next step: `along` the gradient and the optimizer's own update, and `activations`.
+
+    step_sizes are multiples of -g, update_sizes of the update that the optimizer is about to make.
+    """
     get_batch = make_get_batch(config, dataset)
-    sizes = jnp.array(step_sizes, jnp.float32)
+    sizes = [jnp.array(given, jnp.float32) for given in (step_sizes, update_sizes)]
 
     @jax.jit
     def measure(state: TrainState, data: Batch) -> dict[str, jax.Array]:
@@ -74,11 +99,16 @@ def make_measure(
         def objective(params: Any) -> jax.Array:
             return training_loss(recipe, params, state.batch_stats, batch, key)[0]
 
-        return along_gradient(objective, state.params, sizes) | activations(
-            recipe.model, state.trained, batch["image"], key
-        )
+        def moves(gradient: Any) -> list[Any]:
+            update, _ = recipe.optimizer.update(gradient, state.opt_state, state.params)
+            return [jax.tree.map(jnp.negative, gradient), update]
 
-    return lambda state, data: {name: np.asarray(x).tolist() for name, x in measure(state, data).items()}
+        here, (down, update) = along(objective, state.params, moves, sizes)
+        there = {"losses": down["losses"], "distances": down["distances"]}
+        there |= {f"update_{key}": value for key, value in update.items()}
+        return here | there | activations(recipe.model, state.trained, batch["image"], key)
+
+    return measure
 
 
 def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:

@@ -39,11 +39,10 @@ def direction(key: jax.Array, params: Any) -> Any:
     )
 
 
-def grid(radius: float, points: int, dimensions: int) -> np.ndarray:
-    """Coordinates [points ** dimensions, 2] in [-radius, radius]; on a line the second is 0."""
+def grid(radius: float, points: int) -> np.ndarray:
+    """Coordinates [points ** 2, 2] of a square grid in [-radius, radius], row by row."""
     axis = np.linspace(-radius, radius, points, dtype=np.float32)
-    other = axis if dimensions == 2 else np.zeros(1, np.float32)
-    return np.stack(np.meshgrid(axis, other, indexing="ij"), -1).reshape(-1, 2)
+    return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
 
 
 def make_scan(score: Score) -> Callable[..., jax.Array]:
@@ -77,17 +76,3 @@ def evaluate(
         kept.save(file, of, points=points, values=values)
         progress.update(len(chosen))
     return values
-
-
-def negative_curvature(losses: np.ndarray) -> float:
-    """Share of the inner points of a surface [P, P] where its discrete Hessian has a negative eigenvalue.
-
-    Points next to a loss that is not finite are left out.
-    """
-    c = losses[1:-1, 1:-1]
-    with np.errstate(invalid="ignore"):
-        xx = losses[2:, 1:-1] - 2 * c + losses[:-2, 1:-1]
-        yy = losses[1:-1, 2:] - 2 * c + losses[1:-1, :-2]
-        xy = (losses[2:, 2:] - losses[2:, :-2] - losses[:-2, 2:] + losses[:-2, :-2]) / 4
-        smallest = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    return float(np.mean(smallest[np.isfinite(smallest)] < 0))

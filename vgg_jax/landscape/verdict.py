@@ -1,95 +1,117 @@
-"""Each claim as measures that can confirm or refute it."""
+"""What the measures say of each claim, with what chance may have done."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-
-class Measure(NamedTuple):
-    claim: str  # of project 2, about the network with BatchNorm
-    name: str  # what is measured
-    key: str
-    larger: bool = False  # whether the claim says larger instead of smaller
-
-
-SMOOTH, CONVEX, FLAT, GENERAL = (
-    "smoother landscape", "well-defined, convex-like basin", "fewer sharp minima", "better generalisation",
-)  # fmt: skip
-MEASURES = (
-    Measure(SMOOTH, "loss band along the gradient, max - min over step sizes", "loss_band"),
-    Measure(SMOOTH, "gradient predictiveness, largest change of the gradient", "predictiveness"),
-    Measure(SMOOTH, "the same in units of the gradient's norm", "relative_predictiveness"),
-    Measure(SMOOTH, "effective beta-smoothness", "beta_smoothness"),
-    Measure(SMOOTH, "learning-rate band, max - min of the training loss", "rate_band"),
-    Measure(CONVEX, "share of the surface with negative curvature", "negative_curvature"),
-    Measure(FLAT, "rise of the loss half a radius away, mean over the surface", "surface_rise"),
-    Measure(FLAT, "largest Hessian eigenvalue", "eigenvalue"),
-    Measure(FLAT, "largest Hessian eigenvalue, filter-normalised", "relative_eigenvalue"),
-    Measure(FLAT, "rise to the worst loss in the relative radius", "worst_rise"),
-    Measure(GENERAL, "test accuracy, final epoch", "test_accuracy", larger=True),
-    Measure(GENERAL, "train less test accuracy, final epoch", "gap"),
-)
+from vgg_jax.landscape import inference
+from vgg_jax.landscape.measures import MEASURES, Measure
 
 
 def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:
     """A row for each measure. values: {"plain" | "bn": {key: one number per seed}}.
 
-    ratio is the mean without BatchNorm over the mean with it. By a measure, a claim holds ("yes") if the
-    two networks of every seed agree with it, "no" if those of every seed contradict it, else "mixed". A
-    number that is not finite counts as worse than every finite one.
+    The effect of BatchNorm is with / without, or with - without for a share; over the seeds, the geometric or the
+    arithmetic mean. A claim holds by a measure ("yes") if the 95 % interval of the effect lies on the claim's side of
+    no effect, "no" if it lies on the other side, else it is "open". Infinite is more than every finite number. Seeds
+    with a NaN, which never came under the equal loss, are left out.
     """
-    rows = []
-    for measure in MEASURES:
-        without, having = (list(map(float, values[name][measure.key])) for name in ("plain", "bn"))
-        sign = 1 if measure.larger else -1
-        gains = [_finite(sign * b) - _finite(sign * a) for a, b in zip(without, having)]
-        wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-        rows.append({
-            "claim": measure.claim,
-            "measure": measure.name,
-            "claimed": "larger with BN" if measure.larger else "smaller with BN",
-            "without_bn": without,
-            "with_bn": having,
-            "ratio": _ratio(statistics.mean(without), statistics.mean(having)),
-            "ratios": [_ratio(a, b) for a, b in zip(without, having)],
-            "seeds_for": wins,
-            "holds": "yes" if wins == len(gains) else "no" if losses == len(gains) else "mixed",
-        })  # fmt: skip
-    return rows
+    return [_row(measure, values["plain"][measure.key], values["bn"][measure.key]) for measure in MEASURES]
 
 
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else -1e300
+def _row(measure: Measure, without: Sequence[float], having: Sequence[float]) -> dict[str, Any]:
+    pairs = [(float(a), float(b)) for a, b in zip(without, having) if not (math.isnan(a) or math.isnan(b))]
+    changes = [_change(measure, a, b) for a, b in pairs]
+    found = inference.effect(changes)
+    back = float if measure.share else _exp
+    claimed = 1 if measure.larger else -1
+    agrees = claimed * inference.sign(found)
+    return {
+        "claim": measure.claim,
+        "measure": measure.name,
+        "where": measure.where,
+        "source": measure.source,
+        "claimed": "larger with BN" if measure.larger else "smaller with BN",
+        "kind": "difference" if measure.share else "ratio",
+        "without_bn": list(map(float, without)),
+        "with_bn": list(map(float, having)),
+        "effects": [back(change) for change in changes],
+        "effect": back(found.mean),
+        "interval": [back(found.low), back(found.high)],
+        "seeds_for": found.positive if measure.larger else found.seeds - found.positive,
+        "seeds": found.seeds,
+        "sign_p": found.sign_p,
+        "holds": {1: "yes", -1: "no", 0: "open"}[agrees] if len(pairs) > 1 else "open",
+    }
 
 
-def _ratio(a: float, b: float) -> float:
-    return a / b if b else math.inf if a else 1.0
+def _change(measure: Measure, a: float, b: float) -> float:
+    """From a without to b with BatchNorm: b - a of shares, else log(b / a), infinite where that has no number."""
+    if measure.share:
+        return b - a if a != b else 0.0
+    if 0 < a < math.inf and 0 < b < math.inf:
+        return math.log(b / a)
+    return math.copysign(math.inf, b - a) if a != b else 0.0
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else x if math.isnan(x) else math.inf
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many measures speak for and against each claim, and how many would do so by chance."""
+    lines = []
+    for claim in dict.fromkeys(row["claim"] for row in rows):
+        said = [row["holds"] for row in rows if row["claim"] == claim]
+        counts = f"{said.count('yes')} measures for it, {said.count('no')} against, {said.count('open')} open"
+        lines.append(f"- BatchNorm and {claim}: {counts}.")
+    chance = (1 - inference.CONFIDENCE) * len(rows)
+    lines.append(
+        f"- Without any effect, about {chance:.1f} of these {len(rows)} measures would come out for or against by "
+        "chance. They are not independent of each other."
+    )
+    return "\n".join(lines)
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], note: str) -> str:
     """The verdict as Markdown, each number mean ± standard deviation over seeds."""
-    head = ("claim about BN", "measure", "without BN", "with BN", "without / with (min to max)", "holds")
+    head = ("claim about BN", "measure", "where", "without BN", "with BN", "effect (95 %)", "seeds for, p", "holds")
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
-        ratios = row["ratios"]
         cells = (
             row["claim"],
             f"{row['measure']} ({row['claimed'].split()[0]})",
+            row["where"],
             spread(row["without_bn"]),
             spread(row["with_bn"]),
-            f"{row['ratio']:.3g} ({min(ratios):.3g} to {max(ratios):.3g})",
-            row["holds"] if row["holds"] != "mixed" else f"mixed ({row['seeds_for']} of {len(ratios)} seeds)",
+            effect(row),
+            f"{row['seeds_for']} of {row['seeds']}, {row['sign_p']:.2g}",
+            row["holds"],
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([*lines, "", summary(rows), "", note, ""])
+
+
+def effect(row: Mapping[str, Any]) -> str:
+    """ "x 0.21 (0.15 to 0.3)", or "+0.1 (...)" for a share."""
+    low, high = row["interval"]
+    if math.isnan(row["effect"]):
+        return "no number"
+    if row["kind"] == "ratio":
+        return f"x {row['effect']:.3g} ({low:.3g} to {high:.3g})"
+    return f"{row['effect']:+.3g} ({low:+.3g} to {high:+.3g})"
 
 
 def spread(values: Sequence[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 and np.isfinite(values).all() else ""
-    return f"{statistics.mean(values):.3g}{deviation}"
+    """Of the seeds that have the number."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "none"
+    deviation = f" ± {statistics.stdev(known):.2g}" if len(known) > 1 and np.isfinite(known).all() else ""
+    return f"{statistics.mean(known):.3g}{deviation}"
 
 
 def plain_json(value: Any) -> Any:

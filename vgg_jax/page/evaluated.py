@@ -19,9 +19,10 @@ def evaluations(runs: Sequence[RunFiles], plots: Plots) -> Html:
     """What `evaluate` found of each run, folded where there are several reports."""
     reports = [(run, name, report) for run in runs for name, report in run.evaluations.items()]
     parts: list[Html] = []
+    least = scored.least_accuracy([report for *_, report in reports])
     for number, (run, name, report) in enumerate(reports):
         title = f"{run.name}: {name.replace('_', ' checkpoint, ')} images, accuracy {report['accuracy']:.2%}"
-        inside = _evaluation(run, name, report, plots)
+        inside = _evaluation(run, name, report, plots, least)
         parts.append(element("details", element("summary", title), inside, open=number < 2))
     without = [run for run in runs if not run.evaluations]
     if without:
@@ -38,10 +39,12 @@ def evaluate(run: RunFiles) -> str:
     return shlex.join(["vgg-jax", "evaluate", "--workdir", str(run.folder), *own])
 
 
-def _evaluation(run: RunFiles, name: str, report: Mapping[str, Any], plots: Plots) -> Html:
+def _evaluation(run: RunFiles, name: str, report: Mapping[str, Any], plots: Plots, least: float) -> Html:
     parts = [
         plots.add(scored.confusion(report), "Confusion matrix: which class is taken for which"),
-        plots.add(scored.by_class(report), "Accuracy by class, the worst first, with Wilson's intervals at 95 %"),
+        plots.add(
+            scored.by_class(report, least), "Accuracy by class, the worst first, with Wilson's intervals at 95 %"
+        ),
         plots.add(scored.reliability(report), RELIABLE),
         _pairs(report),
     ]

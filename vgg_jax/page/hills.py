@@ -3,12 +3,13 @@
 import functools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vgg_jax.landscape import probe
+from vgg_jax.landscape.around import LINE
+from vgg_jax.landscape.measures import WHERE
 from vgg_jax.landscape.pictures import COLOURS, LABELS
 from vgg_jax.page.figures import GREY, Figure, figure
 from vgg_jax.page.html import label
@@ -25,20 +26,44 @@ _line = functools.partial(
 
 
 def planes(both: Both) -> tuple[dict[str, Figure], dict[str, Figure], int]:
-    """(3-D surfaces, contours, points left out): of each network, with a choice of seeds, on the same scale.
+    """(3-D surfaces, contours, points left out): of each network, with a choice of statistics, on the same scale.
 
     Heights are log10 of the loss; a loss that is not finite leaves a hole.
     """
     heights = {name: _heights(arrays["plane"][..., 0]) for name, arrays in both.items()}
-    known = np.concatenate([height[np.isfinite(height)] for height in heights.values()] or [np.zeros(1)])
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    scale = {"cmin": low, "cmax": max(high, low + 1e-3)}
+    scale = _scale(heights.values())
     hills, contours = {}, {}
     for name, arrays in both.items():
-        axis, seeds = _round(arrays["axis"]), [_round(height.T) for height in heights[name]]
-        hills[name] = _hill(axis, seeds, scale)
-        contours[name] = _contour(axis, seeds, scale)
+        axis, kinds = _round(arrays["axis"]), [_round(height.T) for height in heights[name]]
+        hills[name] = _hill(axis, kinds, scale)
+        contours[name] = _contour(axis, axis, kinds, scale, ("first direction", "second direction")) | {
+            "choices": kinds
+        }
     return hills, contours, sum(int((~np.isfinite(height)).sum()) for height in heights.values())
+
+
+def _scale(heights: Iterable[np.ndarray]) -> dict[str, float]:
+    known = np.concatenate([height[np.isfinite(height)] for height in heights] or [np.zeros(1)])
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    return {"cmin": low, "cmax": max(high, low + 1e-3)}
+
+
+def paths(both: Both) -> dict[str, Figure]:
+    """Contours of the loss in the plane of the path, on the same scale, and the path itself."""
+    heights = {name: _heights(arrays["plane"][..., 0]) for name, arrays in both.items()}
+    scale, found = _scale(heights.values()), {}
+    for name, arrays in both.items():
+        x, y = map(_round, arrays["axes"])
+        one, two = arrays["share"]
+        titles = f"first component, {one:.0%} of the path", f"second component, {two:.0%}"
+        drawn = _contour(x, y, [_round(heights[name].T)], scale, titles)
+        drawn["data"].append({
+            "type": "scatter", "mode": "lines+markers", "x": _round(arrays["walked"][:, 0]),
+            "y": _round(arrays["walked"][:, 1]), "line": {"color": "#d55e00", "width": 2}, "marker": {"size": 6},
+            "customdata": arrays["steps"].tolist(), "hovertemplate": "step %{customdata}<extra></extra>",
+        })  # fmt: skip
+        found[LABELS[name]] = drawn
+    return found
 
 
 def _heights(losses: np.ndarray) -> np.ndarray:
@@ -53,9 +78,9 @@ def _round(values: np.ndarray) -> Any:
     return (np.round(values * scale) / scale).tolist()
 
 
-def _hill(axis: Any, seeds: list[Any], scale: Mapping[str, float]) -> Figure:
+def _hill(axis: Any, kinds: list[Any], scale: Mapping[str, float]) -> Figure:
     trace = {
-        "type": "surface", "x": axis, "y": axis, "z": seeds[0], "colorscale": "Viridis", "showscale": False, **scale,
+        "type": "surface", "x": axis, "y": axis, "z": kinds[0], "colorscale": "Viridis", "showscale": False, **scale,
         "hovertemplate": "(%{x:.2f}, %{y:.2f})<br>log10 loss %{z:.4~g}<extra></extra>",
     }  # fmt: skip
     scene = {
@@ -65,18 +90,17 @@ def _hill(axis: Any, seeds: list[Any], scale: Mapping[str, float]) -> Figure:
         "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 1.0}},
     }  # fmt: skip
     shape = {"scene": scene, "height": 420, "margin": dict.fromkeys("lrtb", 0), "showlegend": False}
-    return {"data": [trace], "layout": shape, "linked": "camera", "choices": seeds}
+    return {"data": [trace], "layout": shape, "linked": "camera", "choices": kinds}
 
 
-def _contour(axis: Any, seeds: list[Any], scale: Mapping[str, float]) -> Figure:
+def _contour(x: Any, y: Any, kinds: list[Any], scale: Mapping[str, float], titles: tuple[str, str]) -> Figure:
     trace = {
-        "type": "contour", "x": axis, "y": axis, "z": seeds[0], "colorscale": "Viridis",
+        "type": "contour", "x": x, "y": y, "z": kinds[0], "colorscale": "Viridis",
         "zmin": scale["cmin"], "zmax": scale["cmax"], "contours": _levels(scale), "colorbar": {"thickness": 12},
         "hovertemplate": "(%{x:.2f}, %{y:.2f})<br>log10 loss %{z:.4~g}<extra></extra>",
     }  # fmt: skip
     square = {"scaleanchor": "x", "constrain": "domain"}
-    drawn = figure([trace], "first direction", "second direction", 400, xaxis={"constrain": "domain"}, yaxis=square)
-    return drawn | {"choices": seeds}
+    return figure([trace], *titles, 400, xaxis={"constrain": "domain"}, yaxis=square)
 
 
 def _levels(scale: Mapping[str, float]) -> dict[str, float]:
@@ -89,20 +113,19 @@ def _levels(scale: Mapping[str, float]) -> dict[str, float]:
 
 
 def lines(both: Both) -> dict[str, Figure]:
-    """Loss and accuracy along one direction, one line per seed."""
+    """The mean loss on the random lines at every place, one curve per seed."""
     found = {}
-    for column, what in enumerate(("loss", "accuracy")):
+    for place, where in WHERE.items():
         traces = [
-            _trace(name, arrays["axis"], line[:, column], what, showlegend=seed == 0, legendgroup=name)
+            _trace(name, LINE, line, showlegend=seed == 0, legendgroup=name)
             for name, arrays in both.items()
-            for seed, line in enumerate(arrays["line"])
+            for seed, line in enumerate(arrays[f"{place}_lines"].mean(1))
         ]
-        axis = _LOG if what == "loss" else {"tickformat": ".4~p"}
-        found[what] = _line(traces, "distance in units of each filter's norm", what, yaxis=axis)
+        found[where] = _line(traces, "distance in radii", "loss", yaxis=_LOG)
     return found
 
 
-def _trace(name: str, x: Any, y: Any, unit: str = "", **more: Any) -> dict[str, Any]:
+def _trace(name: str, x: Any, y: Any, **more: Any) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "lines", "x": _round(np.asarray(x, float)), "y": _round(np.asarray(y, float)),
         "name": LABELS[name], "line": {"color": COLOURS[name], "dash": DASHES[name], "width": 2},
@@ -122,22 +145,19 @@ def _band(name: str, x: Any, low: np.ndarray, high: np.ndarray) -> list[dict[str
     return [_trace(name, x, low, **lower), _trace(name, x, high, **upper)]
 
 
-def probes(both: Both, step_sizes: Sequence[float] | None) -> dict[str, Figure]:
-    """Loss band, gradient predictiveness and, with known step sizes, effective beta-smoothness during training."""
+def probes(both: Both) -> dict[str, Figure]:
+    """The loss and the change of the gradient along the gradient and the update, during training."""
     found = {}
-    for title, key in (("loss at w - e g", "losses"), ("change of the gradient", "distances")):
-        bands = [
-            trace
-            for name, arrays in both.items()
-            for trace in _band(name, arrays["step"], arrays[key].min(-1).mean(0), arrays[key].max(-1).mean(0))
-        ]
-        found[title] = _line(bands, "training step", title, yaxis=_LOG)
-    if step_sizes and all(len(step_sizes) == arrays["distances"].shape[-1] for arrays in both.values()):
-        traces = [
-            _trace(name, a["step"], probe.smoothness(a["distances"], a["gradient_norm"], step_sizes).mean(0))
-            for name, a in both.items()
-        ]
-        found["effective beta-smoothness"] = _line(traces, "training step", "effective beta-smoothness", yaxis=_LOG)
+    for prefix, move in (("", "the gradient"), ("update_", "the update")):
+        for title, key in (("loss at w + e m", "losses"), ("change of the gradient", "distances")):
+            bands = [
+                trace
+                for name, arrays in both.items()
+                for trace in _band(
+                    name, arrays["step"], *(f(arrays[prefix + key], -1).mean(0) for f in (np.min, np.max))
+                )
+            ]
+            found[f"{title}, along {move}"] = _line(bands, "training step", title, yaxis=_LOG)
     return found
 
 
@@ -169,7 +189,7 @@ def sharpness(both: Both) -> Figure:
     """The five largest eigenvalues of the filter-normalised Hessian, one line per seed."""
     traces = []
     for name, arrays in both.items():
-        for seed, values in enumerate(arrays["relative_eigenvalues"]):
+        for seed, values in enumerate(arrays["end_recomputed_ritz"][:, 1]):
             top = np.sort(values)[::-1][:5]
             marks = {"mode": "lines+markers", "marker": {"symbol": SYMBOLS[name], "color": COLOURS[name], "size": 7}}
             more = marks | {"showlegend": seed == 0, "legendgroup": name}
@@ -181,27 +201,30 @@ LOOKS = {"yes": ("circle", "#009e73"), "no": ("x", "#d55e00")}  # whether a clai
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Without over with BatchNorm by every measure, one mark per seed; its shape says whether the claim holds."""
-    names, traces = [_wrapped(f"{row['measure']} ({row['claimed'].partition(' ')[0]})") for row in rows], []
-    seen = [
-        (row["holds"], ratio, name)
-        for row, name in zip(rows, names)
-        for ratio in row["ratios"]
-        if ratio > 0 and np.isfinite(ratio)
-    ]
+    """Effects of one kind with their 95 % intervals; the mark's shape says whether the claim holds."""
+    ratio = rows[0]["kind"] == "ratio"
+    names = [_wrapped(f"{row['measure']}, {row['where']} ({row['claimed'].partition(' ')[0]})") for row in rows]
+    numbers = [(row["effect"], *row["interval"]) for row in rows]
+    shown = [bool(np.isfinite(three).all()) and (min(three) > 0 or not ratio) for three in numbers]
+    seen = [(row["holds"], *numbers[i], names[i]) for i, row in enumerate(rows) if shown[i]]
+    traces = []
     for holds in dict.fromkeys(holds for holds, *_ in seen):
         symbol, colour = LOOKS.get(holds, ("diamond-open", GREY))
+        middle, low, high, at = zip(*(its for h, *its in seen if h == holds))
         traces.append({
-            "type": "scatter", "mode": "markers", "name": label(f"holds: {holds}"), "marker": {"symbol": symbol},
-            "x": [ratio for h, ratio, _ in seen if h == holds], "y": [name for h, _, name in seen if h == holds],
-            "hovertemplate": "%{y}<br>%{x:.3~g}<extra></extra>",
+            "type": "scatter", "mode": "markers", "name": label(f"holds: {holds}"), "x": middle, "y": at,
+            "marker": {"symbol": symbol, "color": colour, "size": 9},
+            "error_x": {"array": np.subtract(high, middle).tolist(), "arrayminus": np.subtract(middle, low).tolist()},
+            "customdata": list(zip(low, high)),
+            "hovertemplate": "%{y}<br>%{x:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})<extra></extra>",
         })  # fmt: skip
-        traces[-1]["marker"] |= {"color": colour, "size": 9}
-    side = {"type": "category", "autorange": "reversed", "title": {"text": ""}, "tickfont": {"size": 11}}
-    one = {"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1}}
+    side = {"type": "category", "autorange": "reversed", "title": {"text": ""}, "tickfont": {"size": 10}}
+    no_effect = {"type": "line", "x0": int(ratio), "x1": int(ratio), "yref": "paper", "y0": 0, "y1": 1}
     return _line(
-        traces, "without / with", "", 120 + 42 * len(rows), hovermode="closest", shapes=[one],
-        xaxis=_numbered([ratio for _, ratio, _ in seen]), yaxis=side | {"categoryarray": names},
+        traces, "with / without" if ratio else "with - without", "", 120 + 46 * len(rows), hovermode="closest",
+        shapes=[no_effect | {"line": {"color": GREY, "width": 1}}],
+        xaxis=_numbered([x for _, _, *ends, _ in seen for x in ends]) if ratio else {},
+        yaxis=side | {"categoryarray": names},
     )  # fmt: skip
 
 

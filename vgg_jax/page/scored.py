@@ -52,8 +52,8 @@ def mistaken(report: Report, most: int = 10) -> list[Mistaken]:
     return sorted(pairs, key=lambda pair: -pair.images)[:most]
 
 
-def by_class(report: Report) -> Figure:
-    """Accuracy of every class, the worst first, with Wilson's intervals; upright where there are many."""
+def by_class(report: Report, least: float = 0.0) -> Figure:
+    """Accuracy of every class, on a scale from least to 1, with Wilson's intervals; upright where there are many."""
     names, images = labels(list(report["per_class_accuracy"])), [sum(row) for row in report["confusion"]]
     right = [row[i] for i, row in enumerate(report["confusion"])]
     found = sorted((r / n, n, name) for r, n, name in zip(right, images, names) if n)
@@ -71,12 +71,24 @@ def by_class(report: Report) -> Figure:
         "hovertemplate": f"%{{{along}}}<br>%{{{across}:.2%}} of %{{customdata[0]}} images<br>"
         "95 %: %{customdata[1]:.2%} to %{customdata[2]:.2%}<extra></extra>",
     }  # fmt: skip
+    accuracy = {"tickformat": ".4~p", "range": [least, 1 + (1 - least) / 40]}
     classes = {"type": "category", "range": [-0.7, len(found) - 0.3], "title": {"text": ""}}
     if is_wide(report):
         small = {"tickfont": {"size": 9}, "tickangle": 90}
-        return figure([trace], "", "accuracy", 420, xaxis=classes | small, yaxis={"tickformat": ".4~p"})
+        return figure([trace], "", "accuracy", 420, xaxis=classes | small, yaxis=accuracy)
     down = classes | {"range": classes["range"][::-1]}
-    return figure([trace], "accuracy", "", 460, xaxis={"tickformat": ".4~p"}, yaxis=down)
+    return figure([trace], "accuracy", "", 460, xaxis=accuracy, yaxis=down)
+
+
+def least_accuracy(reports: Sequence[Report]) -> float:
+    """Where a scale for the classes of all reports begins: below the worst class's interval."""
+    ends = [
+        wilson(row[i] / sum(row), sum(row))[0]
+        for report in reports
+        for i, row in enumerate(report["confusion"])
+        if sum(row)
+    ]
+    return max(0.0, min(ends, default=0.0) - 0.02)
 
 
 def reliability(report: Report) -> Figure:

@@ -213,6 +213,7 @@ def _again(config: Mapping[str, Any], name: str) -> Html:
     made = re.sub(r"[/\\]+", "_", name).strip("_") + "_again"
     line = again.command(dict(config), made) if config else None
     if line is None:
-        return element("span", "unknown: config.json is not that of a config of this version")
+        why = "config.json is not that of a config of this version" if config else "its config.json is not there"
+        return element("span", f"unknown: {why}")
     own = " (with the fields that were given then)" if "code.file" in config else ""
     return join([command(line), own])

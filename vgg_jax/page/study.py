@@ -7,21 +7,36 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vgg_jax.landscape.study import NETWORKS
+from vgg_jax.landscape.around import PLACES
+from vgg_jax.landscape.networks import NETWORKS
 from vgg_jax.page.reading import Flat, parse, read_config
 
 # Dimensions of the arrays that the page shows, by stage; S seeds, T times, E step sizes, L layers, P points.
 SHAPES = {
-    "probes": {"step": 1, "losses": 3, "distances": 3, "gradient_norm": 2, "activation_std": 3},
+    "probes": {
+        "step": 1, "losses": 3, "distances": 3, "gradient_norm": 2, "activation_std": 3, "update_losses": 3,
+        "update_distances": 3, "update_length": 2,
+    },
     "rates": {"losses": 3},
-    "surfaces": {"plane": 4, "line": 3, "axis": 1},
-    "sharp": {"eigenvalues": 2, "relative_eigenvalues": 2, "loss": 1, "worst_loss": 1},
-}
+    "planes": {"plane": 4, "axis": 1},
+    "path": {"plane": 3, "axes": 2, "walked": 2, "steps": 1, "share": 1},
+    "around": {f"{place}_{key}": n for place in PLACES for key, n in (("lines", 3), ("ritz", 3))},
+}  # fmt: skip
 STILL = {  # pictures that serve where a stage's arrays are not there
-    "probes": ("gradient_probes.png", "activations.png"),
-    "rates": ("learning_rate_band.png",),
-    "surfaces": ("surface_hills.png", "surface_plane.png", "surface_line.png"),
-    "sharp": ("sharpness.png",),
+    "probes": {
+        "gradient_probes.png": "The loss along the gradient and along the optimizer's update, during training",
+        "activations.png": "What enters each activation function, by depth, during training",
+    },
+    "rates": {"learning_rate_band.png": "Training loss between the best and the worst of several learning rates"},
+    "planes": {
+        "surface_hills.png": "Training loss around the end of training",
+        "surface_plane.png": "The same from above",
+    },
+    "path": {"path.png": "The path that training took, on the training loss"},
+    "around": {
+        "lines.png": "Training loss on random lines through the networks",
+        "sharpness.png": "Sharpness at the end of training and at equal loss",
+    },
 }
 ALWAYS = {  # pictures that the page has no figure for
     "saliency.png": "test images, and how much each network's logit of the true class depends on every pixel",
@@ -35,7 +50,7 @@ class StudyFiles(NamedTuple):
 
     Attributes:
       stages: by stage, the arrays of both networks; only stages of which both are there.
-      rows, note: of verdict.json; numbers that are not finite are the texts "inf" and "nan".
+      rows, summary, note: of verdict.json.
       missing: one line for everything that is not there.
     """
 
@@ -43,16 +58,21 @@ class StudyFiles(NamedTuple):
     config: Flat
     stages: dict[str, Both]
     rows: list[dict[str, Any]]
+    summary: str
     note: str
     missing: list[str]
 
 
 def read(folder: Path) -> StudyFiles:
-    missing: list[str] = []
+    if not any(folder.glob("*.npz")):  # as the study in results/: what was committed of it
+        rows, summary, note = _verdict(folder / "verdict.json", missing := [])
+        missing.append("the study's arrays (npz files) are not here, so its pictures are still ones")
+        return StudyFiles(folder, {}, {}, rows, summary, note, missing)
+    missing = []
     config = read_config(folder, missing)
     stages = {stage: both for stage in SHAPES if (both := _stage(folder, stage, missing))}
-    rows, note = _verdict(folder / "verdict.json", missing)
-    return StudyFiles(folder, config, stages, rows, note, missing)
+    rows, summary, note = _verdict(folder / "verdict.json", missing)
+    return StudyFiles(folder, config, stages, rows, summary, note, missing)
 
 
 def _stage(folder: Path, stage: str, missing: list[str]) -> Both:
@@ -75,21 +95,28 @@ def _arrays(file: Path, stage: str, missing: list[str]) -> dict[str, np.ndarray]
     return {}
 
 
-def _verdict(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str]:
+_TEXTS = ("claim", "measure", "where", "source", "claimed", "kind", "holds")
+
+
+def _verdict(file: Path, missing: list[str]) -> tuple[list[dict[str, Any]], str, str]:
+    """(rows, summary, note); numbers that are not finite stand there as texts."""
     try:
         found = parse(file.read_text(errors="replace"))
         rows = [dict(row) for row in found["rows"]]
+        if rows and all("ratio" in row for row in rows):
+            missing.append("verdict.json is of an earlier version; the same `landscape` command measures anew")
+            return [], "", ""
         for row in rows:
-            row["ratio"] = float(row["ratio"])
-            for name in ("ratios", "without_bn", "with_bn"):
+            row["effect"] = float(row["effect"])
+            for name in ("effects", "interval", "without_bn", "with_bn"):
                 row[name] = [float(number) for number in row[name]]
-        if not all(row["ratios"] and row["without_bn"] and row["with_bn"] for row in rows):
+            if len(row["interval"]) != 2 or not (row["without_bn"] and row["with_bn"]):
+                raise ValueError
+        if any(not isinstance(row.get(name), str) for row in rows for name in _TEXTS):
             raise ValueError
-        if any(not isinstance(row.get(name), str) for row in rows for name in ("claim", "measure", "claimed", "holds")):
-            raise ValueError
-        return rows, str(found.get("note", ""))
+        return rows, str(found.get("summary", "")), str(found.get("note", ""))
     except FileNotFoundError:
         missing.append("verdict.json is not there: the study is not finished; the same `landscape` command goes on")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         missing.append("verdict.json is damaged; the same `landscape` command writes it again")
-    return [], ""
+    return [], "", ""

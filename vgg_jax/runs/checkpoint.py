@@ -149,7 +149,10 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     """
     folder = workdir / which
     if not saved_steps(workdir, which):
-        raise UserError(f"no checkpoint in {folder}; train it first, or give another --workdir or --checkpoint")
+        raise UserError(
+            f"no checkpoint in {folder}; a run in training saves its first after config.train.save_minutes; otherwise "
+            "train it first, or give another --workdir or --checkpoint"
+        )
     model = make_model(config, num_classes)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(model, config.data.image_size))
     template = {"batch_stats": {}} | zeros

@@ -129,7 +129,11 @@ def read_run(
         config = configs.override(with_code(workdir, config, own) if own else config, overrides)
         return config, read_facts(workdir)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{workdir} is no run directory (no config.json and run.json); train one first") from None
+        inside = sorted(file.parent.name for file in workdir.glob("*/run.json"))[:5]
+        advice = f"it holds runs: give {workdir / inside[0]}" if inside else "train one first"
+        if len(inside) > 1:
+            advice += f" or another of {', '.join(inside)}"
+        raise UserError(f"{workdir} is no run directory (no config.json and run.json); {advice}") from None
     except (ValueError, AttributeError, TypeError, KeyError, MalformedError) as error:
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 

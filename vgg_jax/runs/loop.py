@@ -46,11 +46,11 @@ CHUNK_SECONDS = 2.0  # how long a chunk should take: the bar moves and stop sign
 class Probe(NamedTuple):
     """A measurement made in training before every `every`th step, recorded in probes.jsonl.
 
-    measure(state, images and labels of the whole training set on the device) -> the record's fields.
+    measure(state, images and labels of the whole training set on the device, workdir) -> the record's fields.
     """
 
     every: int
-    measure: Callable[[TrainState, Batch], Record]
+    measure: Callable[[TrainState, Batch, Path], Record]
 
 
 def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class _Loop:
             with self.watch("probe"):
                 for run, one in zip(self.runs, self._split(state)):
                     if not run.probes.records or run.probes.records[-1]["step"] < step:
-                        run.probes.write({"step": step} | self.probe.measure(one, on_device))
+                        run.probes.write({"step": step} | self.probe.measure(one, on_device, run.workdir))
         except BaseException:
             with contextlib.suppress(Exception):  # the probe's own error is what is told
                 self._save(state)

@@ -24,10 +24,11 @@ def check_values(flat: Mapping[str, Any]) -> None:
     _check_training(flat, micro_batches(flat["train.batch_size"], flat["train.micro_batch"]))
     if not flat.get("landscape.surface_points", 1) % 2:
         raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
-    if flat.get("landscape.images") == 1 and flat["landscape.surface_statistics"] == "batch" and _meets_one_value(flat):
+    if flat.get("landscape.images") == 1 and _meets_one_value(flat):
         raise UserError("config.landscape.images=1 has no statistics for BatchNorm; the smallest that works is 2")
-    if empty := [field for field in ("landscape.step_sizes", "landscape.learning_rates") if flat.get(field) == ()]:
-        raise UserError(f"config.{empty[0]} needs at least one number")
+    for field in ("landscape.step_sizes", "landscape.update_sizes", "landscape.learning_rates"):
+        if flat.get(field) == ():
+            raise UserError(f"config.{field} needs at least one number")
 
 
 def check_value(name: str, field: Field, value: Any) -> None:

@@ -100,9 +100,10 @@ def from_json(text: str) -> Config:
     """The config that `to_json` wrote in this or an earlier version."""
     given = json.loads(text)
     for name, field in FIELDS.items():
-        if field.before is not None:
-            section, _, leaf = name.partition(".")
+        section, _, leaf = name.partition(".")
+        if field.before is not None and (section in given or section != "landscape"):
             given[section].setdefault(leaf, field.before)
+    given.get("landscape", {}).pop("surface_statistics", None)  # of earlier versions, which chose one kind
     if isinstance(given["augment"]["flip"], bool):  # as in earlier versions
         given["augment"]["flip"] = "random" if given["augment"]["flip"] else "none"
     config = ConfigDict(given)

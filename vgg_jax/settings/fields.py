@@ -110,11 +110,9 @@ class Model:
         "msr", "xavier_normal", "kaiming_leaky", "he_normal", "identity",
     )  # fmt: skip
     dtype = field(
-        "float32",
-        "dtype of the computation; parameters, statistics and the last layer stay float32",
-        "float32",
-        "bfloat16",
-    )
+        "float32", "dtype of the computation; parameters, statistics and the last layer stay float32",
+        "float32", "bfloat16",
+    )  # fmt: skip
 
 
 class Augment:
@@ -124,12 +122,9 @@ class Augment:
     )  # fmt: skip
     crop = field(0, "pixels of padding before a random crop of the original size", low=0, high=64)
     padding = field(
-        "constant",
-        "padding of the crop; constant: 0 after normalisation",
-        "constant",
-        "reflect",
+        "constant", "padding of the crop; constant: 0 after normalisation", "constant", "reflect",
         only=("augment.crop",),
-    )
+    )  # fmt: skip
     cutout = field(0, "side in pixels of a square set to 0 after normalisation", low=0, high=512)
 
 
@@ -159,12 +154,9 @@ class Schedule:
         "constant", "step", "milestones", "cosine", "one_cycle", "triangular",
     )  # fmt: skip
     warmup_epochs = field(
-        0.0,
-        "linear warm-up from 0; half the run if it would fill the run",
-        low=0,
-        high=1e6,
+        0.0, "linear warm-up from 0; half the run if it would fill the run", low=0, high=1e6,
         only=("schedule.name", "constant", "step", "milestones", "cosine"),
-    )
+    )  # fmt: skip
     decay_rate = field(0.5, "factor at each drop", low=0, high=1, only=_DROPS)
     decay_epochs = field(25.0, "epochs between drops", low=0.01, high=1e9, only=("schedule.name", "step"))
     milestones: tuple[float, ...] = field(
@@ -204,11 +196,19 @@ class Train:
 class Landscape:
     """Only in the configs of `python -m vgg_jax.landscape`."""
 
-    seeds = field(3, "number of seeds for each of the two networks, starting at config.seed", low=1, high=1000)
+    seeds = field(6, "number of seeds for each of the two networks, starting at config.seed", low=1, high=1000)
     probe_steps = field(50, "training steps between two probes along the gradient", low=1, high=10**9)
     step_sizes: tuple[float, ...] = field(
         (0.01, 0.02, 0.05, 0.1, 0.2), "step sizes e of probes at w - e * gradient", low=1e-12, high=1e6
     )
+    update_sizes: tuple[float, ...] = field(
+        (0.5, 1.0, 2.0, 4.0, 8.0),
+        "step sizes of probes along the optimizer's update",
+        low=1e-12,
+        high=1e6,
+        before=(1.0,),
+    )
+    equal_loss = field(0.5, "training loss of the comparison at equal loss; 0: none", low=0, high=1e6, before=0.0)
     learning_rates: tuple[float, ...] = field(
         (1e-3, 2e-3, 1e-4, 5e-4), "learning rates of the learning-rate band", low=1e-12, high=1e6,
     )  # fmt: skip
@@ -216,9 +216,7 @@ class Landscape:
     images = field(1024, "number of training images to measure surfaces and sharpness on", low=1, high=10**6)
     surface_points = field(41, "grid points per side; odd, so that the middle is the network itself", low=5, high=1001)
     surface_radius = field(1.0, "half a side of the surface, in units of each filter's norm", low=1e-6, high=1e3)
-    surface_statistics = field(
-        "stored", "BatchNorm statistics on the surface: the run's (stored) or the images' (batch)", "stored", "batch",
-    )  # fmt: skip
+    directions = field(8, "number of random lines through a network", low=1, high=1000, before=8)
     hessian_iterations = field(30, "Lanczos iterations", low=1, high=1000)
     ascent_radius = field(0.01, "radius of the worst-case search, in units of each filter's norm", low=0, high=10)
     ascent_steps = field(20, "gradient-ascent steps of the worst-case search", low=1, high=1000)

@@ -1,0 +1,124 @@
+"""Sharpness around a network at one moment of its training: random lines, the Hessian, the worst case nearby."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vgg_jax.console.progress import Progress
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.landscape import hessian, kept, surface
+from vgg_jax.landscape.kept import Arrays
+from vgg_jax.landscape.networks import Network
+from vgg_jax.landscape.score import make_score
+from vgg_jax.landscape.surface import Score
+from vgg_jax.settings.fields import Config, Landscape
+from vgg_jax.training.step import together
+
+LINE = (-1.0, -0.5, 0.0, 0.5, 1.0)  # places on a line, in units of config.landscape.surface_radius
+# name -> (moment, BatchNorm's statistics). Stored ones are not asked for at equal loss: training is fast there, and its
+# running averages lag behind the network.
+PLACES = {
+    "end_stored": ("end", "stored"),
+    "end_recomputed": ("end", "recomputed"),
+    "equal_recomputed": ("equal", "recomputed"),
+}
+
+
+def measure(config: Config, network: Network, dataset: Dataset, folder: Path) -> Arrays:
+    """For each of PLACES, under its name and an underscore, with a row for each seed:
+
+    lines [seeds, D, L], losses at LINE on D random filter-normalised lines; loss [seeds]; worst_loss [seeds];
+    ritz and residuals [seeds, 2, iterations] of the Hessian, plain and filter-normalised.
+    All NaN where a seed never came under the equal loss.
+    """
+    fields, found, programs = config.landscape, {}, {}
+    progress = Progress(len(PLACES) * fields.seeds, f"around {network.name}", " networks")
+    for name, (moment, statistics) in PLACES.items():
+        kind = statistics if network.variables[0]["batch_stats"] else "stored"  # all the same without BatchNorm
+        if kind not in programs:
+            score = make_score(network.config, network.model, dataset, fields.images, kind)
+            programs[kind] = make_program(score, fields)
+        seeds = []
+        for place in range(fields.seeds):
+            seed = config.seed + place
+            file = folder / f"around_{network.name}_{moment}_{kind}_seed{seed}.npz"
+            seeds.append(_one(network, moment, place, seed, programs[kind], file))
+            progress.update(1)
+        known = next((one for one in seeds if one), _shapes(fields))
+        whole = [one or {key: np.full_like(value, np.nan) for key, value in known.items()} for one in seeds]
+        found |= {f"{name}_{key}": np.array([one[key] for one in whole]) for key in known}
+    progress.close()
+    return found
+
+
+def make_program(score: Score, fields: Landscape) -> Any:
+    """program(params, batch_stats, key) -> what `measure` has of one seed; three programs, each compiled once."""
+
+    def lines(params: Any, batch_stats: Any, key: jax.Array) -> jax.Array:
+        def on(key: jax.Array) -> jax.Array:
+            move = surface.direction(key, params)
+
+            def at(distance: jax.Array) -> jax.Array:
+                moved = jax.tree.map(lambda w, d: w + distance * fields.surface_radius * d, params, move)
+                return score(moved, batch_stats)[0]
+
+            return together(at, jnp.array(LINE, jnp.float32))
+
+        return together(on, jax.random.split(key, fields.directions))
+
+    def spectra(params: Any, batch_stats: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return hessian.spectra(lambda p: score(p, batch_stats)[0], params, fields.hessian_iterations, key)
+
+    def worst(params: Any, batch_stats: Any) -> jax.Array:
+        return hessian.worst_case(lambda p: score(p, batch_stats)[0], params, fields.ascent_radius, fields.ascent_steps)
+
+    lines, spectra, worst = map(jax.jit, (lines, spectra, worst))
+
+    def program(params: Any, batch_stats: Any, key: jax.Array) -> Arrays:
+        first, second = jax.random.split(key)
+        found: dict[str, Any] = {"lines": lines(params, batch_stats, first), "worst_loss": worst(params, batch_stats)}
+        found["ritz"], found["residuals"] = spectra(params, batch_stats, second)
+        found["loss"] = found["lines"][0, LINE.index(0.0)]
+        return jax.device_get(found)
+
+    return program
+
+
+def _one(network: Network, moment: str, place: int, seed: int, program: Any, file: Path) -> Arrays:
+    """The arrays of one seed, measured or read again; {} where it never came under the equal loss."""
+    equal = network.equal[place]
+    variables = network.variables[place] if moment == "end" else equal and equal.variables
+    if variables is None:
+        return {}
+    of = network.of(place)
+    arrays = kept.read(file, of)[0]
+    if not arrays:
+        arrays = program(variables["params"], variables["batch_stats"], jax.random.key(np.uint32(seed)))
+        kept.save(file, of, **arrays)
+    return arrays
+
+
+def _shapes(fields: Landscape) -> Arrays:
+    pair = np.zeros((2, fields.hessian_iterations))
+    lines = np.zeros((fields.directions, len(LINE)))
+    return {"lines": lines, "worst_loss": np.zeros(()), "ritz": pair, "residuals": pair, "loss": np.zeros(())}
+
+
+def rise(lines: np.ndarray) -> np.ndarray:
+    """How much the loss rises half a radius away, mean of both sides of all lines: [..., D, L] -> [...]"""
+    near = [i for i, distance in enumerate(LINE) if abs(distance) == 0.5]
+    return lines[..., near].mean((-2, -1)) - lines[..., LINE.index(0.0)].mean(-1)
+
+
+def negative_curvature(lines: np.ndarray) -> np.ndarray:
+    """Share of second differences along the lines that are negative: [..., D, L] -> [...].
+
+    Those next to a loss that is not finite are left out; NaN where none are left.
+    """
+    with np.errstate(invalid="ignore"):
+        second = lines[..., 2:] - 2 * lines[..., 1:-1] + lines[..., :-2]
+        known = np.isfinite(second)
+        return ((second < 0) & known).sum((-2, -1)) / known.sum((-2, -1))

@@ -1,0 +1,135 @@
+"""The measures that can confirm or refute each claim, and their numbers."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vgg_jax.landscape import around, band, probe
+from vgg_jax.landscape.kept import Arrays
+from vgg_jax.landscape.networks import Network
+from vgg_jax.runs import directory, log
+from vgg_jax.settings.fields import Config
+
+
+class Measure(NamedTuple):
+    """What is measured.
+
+    Attributes:
+      claim: of project 2, about the network with BatchNorm.
+      where: when, and for measures around a network with which of BatchNorm's statistics.
+      source: who defined it.
+      larger: whether the claim says larger with BatchNorm, not smaller.
+      share: whether it is a share, whose differences count, not its ratios.
+    """
+
+    claim: str
+    name: str
+    where: str
+    key: str
+    source: str
+    larger: bool = False
+    share: bool = False
+
+
+SMOOTH, CONVEX, FLAT, GENERAL = (
+    "smoother landscape", "well-defined, convex-like basin", "fewer sharp minima", "better generalisation",
+)  # fmt: skip
+SANTURKAR, LI, OURS = "Santurkar et al. 2018", "directions of Li et al. 2018", "this project"
+GRADIENT, UPDATE, TRAINING = "along the gradient", "along the optimizer's update", "in training"
+WHERE = {
+    "end_stored": "at the end, stored statistics",
+    "end_recomputed": "at the end, recomputed statistics",
+    "equal_recomputed": "at equal loss, recomputed statistics",
+}
+_AROUND = (
+    (CONVEX, "share of negative curvature on random lines", "negative_curvature", f"{OURS}; {LI}", True),
+    (FLAT, "rise of the loss half a radius away", "rise", f"{OURS}; {LI}", False),
+    (FLAT, "largest Hessian eigenvalue", "eigenvalue", "as in Ghorbani et al. 2019", False),
+    (FLAT, "largest Hessian eigenvalue, filter-normalised", "relative_eigenvalue", OURS, False),
+    (
+        FLAT,
+        "rise to the worst loss in the relative radius",
+        "worst_rise",
+        "this project; after Keskar et al. 2017",
+        False,
+    ),
+)
+MEASURES = (
+    Measure(SMOOTH, "loss band, max - min over step sizes", GRADIENT, "loss_band", SANTURKAR),
+    Measure(SMOOTH, "gradient predictiveness, largest change of the gradient", GRADIENT, "predictiveness", SANTURKAR),
+    Measure(SMOOTH, "the same in units of the gradient's norm", GRADIENT, "relative_predictiveness", OURS),
+    Measure(SMOOTH, "effective beta-smoothness", GRADIENT, "beta_smoothness", SANTURKAR),
+    Measure(SMOOTH, "loss band, max - min over step sizes", UPDATE, "update_loss_band", OURS),
+    Measure(SMOOTH, "largest change of the gradient, in units of its norm", UPDATE, "update_predictiveness", OURS),
+    Measure(SMOOTH, "effective beta-smoothness", UPDATE, "update_beta_smoothness", OURS),
+    Measure(SMOOTH, "learning-rate band, max - min of the training loss", TRAINING, "rate_band", "project 2"),
+    *(
+        Measure(claim, name, where, f"{place}_{key}", source, share=share)
+        for (claim, name, key, source, share), (place, where) in itertools.product(_AROUND, WHERE.items())
+    ),
+    Measure(GENERAL, "test accuracy", "at the end", "test_accuracy", "standard", larger=True, share=True),
+    Measure(GENERAL, "train less test accuracy", "at the end", "gap", "standard", share=True),
+    Measure(GENERAL, "test accuracy", WHERE["equal_recomputed"], "equal_test_accuracy", OURS, larger=True, share=True),
+)  # fmt: skip
+
+
+def numbers(config: Config, network: Network, found: Mapping[str, Arrays]) -> dict[str, Any]:
+    """By key one number per seed for every measure, from the stages' arrays.
+
+    NaN where a seed never came under the equal loss; infinite where a loss was not finite.
+    """
+    probed, arrays = found["probes"], found["around"]
+    accuracies = np.array([log.read(workdir)[-1]["test_accuracy"] for workdir in network.workdirs])
+    trained = [(directory.read_summary(workdir) or {})["train_accuracy"] for workdir in network.workdirs]
+    return {
+        **_along("", probed, probed["gradient_norm"], config.landscape.step_sizes),
+        **_along("update_", probed, probed["update_length"], config.landscape.update_sizes),
+        "rate_band": _no_nan(band.width(found["rates"]["losses"]).mean(-1)),
+        **{f"{place}_{key}": x for place in around.PLACES for key, x in _around(arrays, place).items()},
+        "test_accuracy": accuracies,
+        "gap": np.array(trained) - accuracies,
+        "equal_test_accuracy": found["equal"]["test_accuracy"],
+    }
+
+
+def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[str, np.ndarray]:
+    """Means over training."""
+    losses, distances = probed[f"{prefix}losses"], probed[f"{prefix}distances"]
+    change = probe.predictiveness(distances)
+    relative = "predictiveness" if prefix else "relative_predictiveness"
+    found = {
+        "loss_band": probe.band_width(losses),
+        relative: change / probed["gradient_norm"],
+        "beta_smoothness": probe.smoothness(distances, length, sizes),
+    } | ({} if prefix else {"predictiveness": change})
+    return {f"{prefix}{key}": _no_nan(x.mean(-1)) for key, x in found.items()}
+
+
+def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:
+    lines, loss, worst, ritz = (arrays[f"{place}_{key}"] for key in ("lines", "loss", "worst_loss", "ritz"))
+    there = np.isfinite(loss)
+    found = {
+        "rise": around.rise(lines),
+        "eigenvalue": ritz[:, 0].max(-1),
+        "relative_eigenvalue": ritz[:, 1].max(-1),
+        "worst_rise": worst - loss,
+    }
+    found = {key: np.where(there, _no_nan(x), np.nan) for key, x in found.items()}
+    return found | {"negative_curvature": around.negative_curvature(lines)}
+
+
+def residual(both: Mapping[str, Arrays]) -> float:
+    """The largest residual of a largest Ritz value, as a share of that value."""
+    shares = [
+        arrays[f"{place}_residuals"][..., -1] / np.abs(arrays[f"{place}_ritz"][..., -1])
+        for arrays in both.values()
+        for place in around.PLACES
+    ]
+    return float(np.nanmax(np.array(shares), initial=0.0))
+
+
+def _no_nan(values: np.ndarray) -> np.ndarray:
+    """A mean or difference of losses of which some are not finite counts as infinite."""
+    return np.where(np.isfinite(values), values, np.inf)

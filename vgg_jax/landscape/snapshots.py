@@ -1,0 +1,67 @@
+"""Weights kept during training, as npz files in a run's directory: under equal loss, and along the path walked."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vgg_jax.training.step import TrainState
+
+POINTS = 16  # kept of a path, about
+
+
+class Snapshot(NamedTuple):
+    step: int
+    loss: float  # on the study's images, with their own statistics
+    variables: Any
+
+
+def save(file: Path, state: TrainState, loss: float) -> None:
+    leaves = jax.device_get(jax.tree.leaves(state.variables))
+    partial = file.with_suffix(".partial.npz")
+    named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+    np.savez(partial, step=int(state.step), loss=loss, **named)
+    os.replace(partial, file)
+
+
+def read(file: Path, like: Any) -> Snapshot | None:
+    """What `save` wrote, in the shape of the tree `like`; None where there is none."""
+    if not file.exists():
+        return None
+    with np.load(file) as found:
+        leaves = [found[f"leaf{i}"] for i in range(len(jax.tree.leaves(like)))]
+        return Snapshot(int(found["step"]), float(found["loss"]), jax.tree.unflatten(jax.tree.structure(like), leaves))
+
+
+def equal_file(workdir: Path) -> Path:
+    return workdir / "equal_loss.npz"
+
+
+def keep_equal(workdir: Path, state: TrainState, loss: float, threshold: float) -> None:
+    """Keep the first network of a run whose loss is at most the threshold."""
+    file, step = equal_file(workdir), int(state.step)
+    if step == 0:  # of an earlier beginning
+        file.unlink(missing_ok=True)
+    if loss <= threshold and not (file.exists() and _step(file) < step):
+        save(file, state, loss)
+
+
+def keep_path(workdir: Path, state: TrainState, loss: float, every: int) -> None:
+    """Keep the networks of the steps that every divides."""
+    folder, step = workdir / "path", int(state.step)
+    if step % every == 0:
+        folder.mkdir(exist_ok=True)
+        save(folder / f"{step:07d}.npz", state, loss)
+
+
+def read_path(workdir: Path, like: Any) -> list[Snapshot]:
+    """In the order of the steps."""
+    found = [read(file, like) for file in sorted((workdir / "path").glob("[0-9]*[0-9].npz"))]
+    return [one for one in found if one]
+
+
+def _step(file: Path) -> int:
+    with np.load(file) as found:
+        return int(found["step"])
