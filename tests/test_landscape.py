@@ -1,5 +1,6 @@
 """The measures against closed forms, and the complete study on a small network."""
 
+import functools
 import json
 import operator
 import shutil
@@ -285,13 +286,14 @@ def test_the_surface_at_the_origin_is_the_evaluated_loss(tmp_path):
 def test_rise_and_negative_curvature_of_known_lines():
     x = np.array(around.LINE)
     bowl, saddle, wave = x**2, np.array([-(x**2), x**2]), np.array([0.0, 1.0, 0.0, 1.0, 0.0])
-    assert around.rise(np.array([bowl, 3 * bowl])) == pytest.approx(2 * 0.25)
+    assert around.rise(np.array([bowl, 3 * bowl]), 0.5) == pytest.approx(2 * 0.25)
+    assert around.rise(np.array([bowl, 3 * bowl]), 1.0) == pytest.approx(2)
     assert around.negative_curvature(np.array([bowl])) == 0
     assert around.negative_curvature(saddle) == 0.5
-    assert around.negative_curvature(np.array([wave])) == pytest.approx(2 / 3)
-    broken = np.array([[np.inf, 1.0, 0.0, 1.0, 0.0], [np.nan] * 5])
-    assert around.negative_curvature(broken) == 0.5  # of two second differences that are numbers
-    assert np.isinf(around.rise(np.array([[1.0, np.inf, 0.0, 1.0, 1.0]])))
+    assert around.negative_curvature(np.array([wave, -wave])) == 0.5
+    broken = np.array([[np.inf, 1.0, 2.0, 1.0, 0.0], [0.0, np.inf, 0.0, 1.0, 0.0]])
+    assert around.negative_curvature(broken) == 1  # of the one second difference that is a number
+    assert np.isinf(around.rise(np.array([[1.0, np.inf, 0.0, 1.0, 1.0]]), 0.5))
     assert np.isnan(around.negative_curvature(np.full((2, 3, 5), np.nan))).all()
 
 
@@ -336,7 +338,7 @@ def test_the_score_forgets_dropout_and_takes_either_kind_of_statistics():
     model = make_recipe(c, 4, 32).model
     assert any(model.head_dropout)
     variables = init_state(make_recipe(c, 4, 32), 0).variables
-    stored, recomputed = (scoring.make_score(c, model, train, 16, kind) for kind in scoring.STATISTICS)
+    stored, recomputed = (scoring.make_score(c, model, train.sample(16), kind) for kind in scoring.STATISTICS)
     plain = model.clone(stage_dropout=(), head_dropout=())
     sample = train.sample(16)
     images = normalise(jnp.asarray(sample.images), train.mean, train.std)
@@ -378,8 +380,11 @@ def test_the_first_network_under_the_equal_loss_is_kept(tmp_path):
 
 def test_an_effect_is_that_of_a_paired_t_test():
     values = np.random.default_rng(0).normal(0.5, 1, 6).tolist()
-    found, expected = inference.effect(values), scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    np.testing.assert_allclose([found.mean, found.low, found.high], [np.mean(values), expected.low, expected.high])
+    found, expected = inference.effect(values), scipy.stats.ttest_1samp(values, 0)
+    interval = expected.confidence_interval(0.95)
+    np.testing.assert_allclose([found.mean, found.low, found.high], [np.mean(values), interval.low, interval.high])
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (inference.effect([0.0, 0.0]).p, inference.effect([1.0, 1.0]).p, inference.effect([1.0]).p) == (1, 0, 1)
     assert inference.effect([1.0] * 3 + [0.0]).sign_p == 0.25  # a tie does not count
     assert [inference.sign(inference.effect(x)) for x in ([1.0, 1.1], [-1.0, -1.1], [1.0, -0.9], [1.0])] == [
         1,
@@ -393,6 +398,18 @@ def test_an_effect_is_that_of_a_paired_t_test():
         0,
         0,
     ]
+
+
+def test_holm_against_a_worked_example():
+    assert inference.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert inference.holm([0.6, 0.9]) == [1.0, 1.0] and inference.holm([]) == []
+
+
+def test_the_images_that_choose_are_not_those_measured():
+    data = dataset(20)
+    measured, choosing = data.sample(8).images, networks.other_images(data, 8).images
+    assert len(choosing) == 8
+    assert not {x.tobytes() for x in measured} & {x.tobytes() for x in choosing}
 
 
 def judged(without, having):
@@ -429,9 +446,13 @@ def test_the_verdict_in_words():
     numbers = {"plain": [2.0, 3.0, 4.0], "bn": [1.0, 1.5, 2.2]}
     rows = verdict.judge({name: {key: values for key in keys} for name, values in numbers.items()})
     text = verdict.markdown(rows, "note")
-    assert "3 ± 1" in text and "x 0.516 (" in text and "| 3 of 3, 0.25 | yes |" in text
-    assert "- BatchNorm and better generalisation: 1 measures for it, 2 against, 0 open." in text
+    assert "3 ± 1" in text and "x 0.516 (" in text and "| 3 of 3 (0.25) |" in text and " yes |" in text
+    assert "- BatchNorm and better generalisation: 1 for it, 2 against, 0 open." in text
+    assert (
+        "fewer sharp minima: 10 for it, 0 against, 0 open; with stored statistics 5 for it, 0 against, 0 open" in text
+    )
     assert f"about {0.05 * len(rows):.1f} of these {len(rows)} measures" in text
+    assert f"chance; {sum(row['p_holm'] < 0.05 for row in rows)} of them stand" in text
     assert json.dumps(verdict.plain_json({"x": [float("inf"), 1.0]}), allow_nan=False) == '{"x": ["inf", 1.0]}'
 
 
@@ -443,14 +464,15 @@ def expected_numbers(folder, name):
     runs = [folder / name / f"seed{seed}" for seed in (0, 1)]
     test = np.array([read(run)[-1]["test_accuracy"] for run in runs])
     train = np.array([json.loads((run / "summary.json").read_text())["train_accuracy"] for run in runs])
+    mean = functools.partial(scipy.stats.gmean, axis=-1)
     found = {
-        "loss_band": (losses.max(-1) - losses.min(-1)).mean(-1),
-        "predictiveness": distances.max(-1).mean(-1),
-        "relative_predictiveness": (distances / norms).max(-1).mean(-1),
-        "beta_smoothness": (distances / norms / np.array([0.01, 0.05, 0.2])).max(-1).mean(-1),
-        "update_loss_band": (probes["update_losses"].max(-1) - probes["update_losses"].min(-1)).mean(-1),
-        "update_predictiveness": (turned / norms).max(-1).mean(-1),
-        "update_beta_smoothness": (turned / length / np.array([0.5, 2, 8])).max(-1).mean(-1),
+        "loss_band": mean(losses.max(-1) - losses.min(-1)),
+        "predictiveness": mean(distances.max(-1)),
+        "relative_predictiveness": mean((distances / norms).max(-1)),
+        "beta_smoothness": mean((distances / norms / np.array([0.01, 0.05, 0.2])).max(-1)),
+        "update_loss_band": mean(probes["update_losses"].max(-1) - probes["update_losses"].min(-1)),
+        "update_predictiveness": mean((turned / norms).max(-1)),
+        "update_beta_smoothness": mean((turned / length / np.array([0.5, 2, 8])).max(-1)),
         "rate_band": (rates["losses"].max(1) - rates["losses"].min(1)).mean(-1),
         "test_accuracy": test,
         "gap": train - test,
@@ -460,6 +482,7 @@ def expected_numbers(folder, name):
         lines = near[f"{place}_lines"]
         found |= {
             f"{place}_rise": (lines[..., 1] + lines[..., 3]).mean(-1) / 2 - lines[..., 2].mean(-1),
+            f"{place}_far_rise": (lines[..., 0] + lines[..., 4]).mean(-1) / 2 - lines[..., 2].mean(-1),
             f"{place}_eigenvalue": near[f"{place}_ritz"][:, 0, -1],
             f"{place}_relative_eigenvalue": near[f"{place}_ritz"][:, 1, -1],
             f"{place}_worst_rise": near[f"{place}_worst_loss"] - near[f"{place}_loss"],
@@ -523,7 +546,7 @@ def what_the_files_hold(folder):
         end = near["end_recomputed_loss"][0]
     with np.load(folder / "around_plain.npz") as near, np.load(folder / "equal_plain.npz") as equal:
         np.testing.assert_array_equal(near["end_stored_ritz"], near["end_recomputed_ritz"])
-        np.testing.assert_allclose(near["equal_recomputed_loss"], equal["loss"], rtol=1e-5)
+        assert (equal["loss"] <= 2.29).all() and (near["equal_recomputed_loss"] != equal["loss"]).all()
     with np.load(folder / "path_bn.npz") as path:
         assert path["steps"].tolist() == [0, 3, 6] and path["plane"].shape == (5, 5, 2)
         assert path["share"].sum() <= 1.0001 and (path["axes"][:, 0] < path["walked"].min(0)).all()

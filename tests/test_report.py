@@ -18,8 +18,9 @@ import vgg_jax
 from vgg_jax import write_report
 from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
+from vgg_jax.evaluation import intervals
 from vgg_jax.landscape import verdict
-from vgg_jax.page import finding, groups, intervals, reading, study, writing
+from vgg_jax.page import finding, groups, reading, study, writing
 from vgg_jax.runs import log
 from vgg_jax.settings import again, config as configs
 
@@ -230,7 +231,7 @@ def test_a_study_shows_surfaces_probes_and_verdict(tmp_path):
     assert "Loss surfaces" in said and "Probes over training" in said and "The path walked" in said
     rows = json.loads((folder / "verdict.json").read_text())["rows"]
     assert all(verdict.effect(row) in said and row["source"] in said for row in rows) and "a note" in said
-    assert "BatchNorm and fewer sharp minima: 0 measures for it, 0 against, 12 open" in said
+    assert "BatchNorm and fewer sharp minima: 0 for it, 0 against, 10 open; with stored" in said
     kinds = [figure["data"][0]["type"] for figure in figures(text)["figures"]]
     assert kinds.count("surface") == 2 and kinds.count("contour") == 4 and kinds.count("heatmap") == 2
     hill = next(figure for figure in figures(text)["figures"] if figure["data"][0]["type"] == "surface")

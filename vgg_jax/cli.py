@@ -9,6 +9,7 @@ from vgg_jax.console import errors
 VERBS = {
     "train": ("vgg_jax.main", "train a config, or resume its run"),
     "reproduce": ("vgg_jax.reproduce", "train a project's table over several seeds, and print it"),
+    "sweep": ("vgg_jax.sweep", "try variations of a config, and rank them by held-out accuracy"),
     "landscape": ("vgg_jax.landscape.__main__", "why BatchNorm helps: train with and without it, and compare"),
     "evaluate": ("vgg_jax.evaluate", "score a run's checkpoint, with pictures"),
     "predict": ("vgg_jax.predict", "classify your own pictures with a run"),

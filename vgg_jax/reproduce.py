@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         print(table.markdown(table.collect(name, in_table, workdir)))
         return
     results = given.results or workdir
-    jobs = train.plan(rows, _count(given.seeds), workdir, overrides)
+    jobs = train.plan(rows, train.count(given.seeds), workdir, overrides)
     if results.exists() and not results.is_dir():
         raise UserError(f"{results} is a file; give another --results")
     results.mkdir(parents=True, exist_ok=True)
@@ -74,12 +74,6 @@ def _own(asked: list[str]) -> list[Row]:
     if twice := [row.config for i, row in enumerate(rows) if row.config in [other.config for other in rows[:i]]]:
         raise UserError(f"two rows are called {twice[0]}; rename one of the files")
     return rows
-
-
-def _count(seeds: int) -> int:
-    if not 1 <= seeds <= 1000:
-        raise UserError(f"--seeds takes 1 to 1000, not {seeds}")
-    return seeds
 
 
 if __name__ == "__main__":

@@ -92,19 +92,21 @@ def _note(config: Config, train_images: int, found: dict[str, dict[str, Arrays]]
     f, given, own = config.landscape, config.optimizer, code.of(config).get_model
     name = "own network" if own else f"VGG {config.model.stages}, width {config.model.width:g}"
     steps = "; ".join(
-        f"{pictures.LABELS[kind]} after {verdict.spread(arrays['step'].tolist())} steps"
+        f"{pictures.LABELS[kind]} after {verdict.spread(arrays['step'].tolist())} steps, then "
+        f"{verdict.spread(found['around'][kind]['equal_recomputed_loss'].tolist())} on the measured images"
         for kind, arrays in found["equal"].items()
     )
     return " ".join((
         f"{name}, {train_images:,} training images, {config.train.epochs} epochs of {given.name} at",
         f"{given.learning_rate:g}, batch {config.train.batch_size}, {f.seeds} seeds (mean ± standard deviation), on",
         f"{origin.device()}. Effect: with / without BatchNorm, or with - without for shares, with its 95 % interval",
-        "over the seeds, paired; p: of a two-sided sign test. A claim holds by a measure if the interval lies on its",
-        f"side of no effect. Along the gradient: steps {min(f.step_sizes):g} to {max(f.step_sizes):g}; along the",
-        f"optimizer's update: {min(f.update_sizes):g} to {max(f.update_sizes):g} times it; every {f.probe_steps}",
-        f"training steps. Around a network: {f.images} training images, no augmentation, {f.directions} random lines,",
-        f"worst case within {f.ascent_radius:g} of each filter's norm. Equal loss: at most {f.equal_loss:g}, {steps}.",
-        f"Residual of the largest eigenvalues: at most {measures.residual(found['around']):.2g} of them.",
+        "over the seeds, paired; p: of a two-sided sign test; Holm: of Student's test, corrected for all measures. A",
+        "claim holds by a measure if the interval lies on its side of no effect. Along the gradient: steps",
+        f"{min(f.step_sizes):g} to {max(f.step_sizes):g}; along the optimizer's update: {min(f.update_sizes):g} to",
+        f"{max(f.update_sizes):g} times it; every {f.probe_steps} training steps. Around a network: {f.images} training",
+        f"images, no augmentation, {f.directions} random lines, worst case within {f.ascent_radius:g} of each filter's",
+        f"norm. Equal loss: at most {f.equal_loss:g} on as many other images, {steps}. Residual of the largest",
+        f"eigenvalues: at most {measures.residual(found['around']):.2g} of them.",
     ))  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def measure(config: Config, network: Network, dataset: Dataset, folder: Path) ->
     for name, (moment, statistics) in PLACES.items():
         kind = statistics if network.variables[0]["batch_stats"] else "stored"  # all the same without BatchNorm
         if kind not in programs:
-            score = make_score(network.config, network.model, dataset, fields.images, kind)
+            score = make_score(network.config, network.model, dataset.sample(fields.images), kind)
             programs[kind] = make_program(score, fields)
         seeds = []
         for place in range(fields.seeds):
@@ -107,18 +107,19 @@ def _shapes(fields: Landscape) -> Arrays:
     return {"lines": lines, "worst_loss": np.zeros(()), "ritz": pair, "residuals": pair, "loss": np.zeros(())}
 
 
-def rise(lines: np.ndarray) -> np.ndarray:
-    """How much the loss rises half a radius away, mean of both sides of all lines: [..., D, L] -> [...]"""
-    near = [i for i, distance in enumerate(LINE) if abs(distance) == 0.5]
-    return lines[..., near].mean((-2, -1)) - lines[..., LINE.index(0.0)].mean(-1)
+def rise(lines: np.ndarray, distance: float) -> np.ndarray:
+    """How much the loss rises so many radii away, mean of both sides of all lines: [..., D, L] -> [...]"""
+    there = [i for i, place in enumerate(LINE) if abs(place) == distance]
+    return lines[..., there].mean((-2, -1)) - lines[..., LINE.index(0.0)].mean(-1)
 
 
 def negative_curvature(lines: np.ndarray) -> np.ndarray:
-    """Share of second differences along the lines that are negative: [..., D, L] -> [...].
+    """Share of the lines whose second difference at the network, half a radius wide, is negative: [..., D, L] -> [...]
 
-    Those next to a loss that is not finite are left out; NaN where none are left.
+    Lines with a loss that is not finite there are left out; NaN where none are left.
     """
+    below, here, above = (lines[..., LINE.index(place)] for place in (-0.5, 0.0, 0.5))
     with np.errstate(invalid="ignore"):
-        second = lines[..., 2:] - 2 * lines[..., 1:-1] + lines[..., :-2]
+        second = above - 2 * here + below
         known = np.isfinite(second)
-        return ((second < 0) & known).sum((-2, -1)) / known.sum((-2, -1))
+        return ((second < 0) & known).sum(-1) / known.sum(-1)

@@ -16,6 +16,7 @@ class Effect(NamedTuple):
     Attributes:
       mean: of the seeds; NaN where a number is not finite.
       low, high: Student's interval of the mean; infinite for one seed, NaN where a number is not finite.
+      p: of Student's paired test, two-sided; that of the sign test where a number is not finite; 1 for one seed.
       positive, seeds: how many seeds have a number above 0, and how many there are; ties count in neither.
       sign_p: two-sided p of that many, if above and below 0 were equally likely.
     """
@@ -23,6 +24,7 @@ class Effect(NamedTuple):
     mean: float
     low: float
     high: float
+    p: float
     positive: int
     seeds: int
     sign_p: float
@@ -34,11 +36,23 @@ def effect(values: Sequence[float]) -> Effect:
     untied = positive + sum(value < 0 for value in values)
     p = float(binomtest(positive, untied).pvalue) if untied else 1.0
     if not values or not all(map(math.isfinite, values)):
-        return Effect(math.nan, math.nan, math.nan, positive, untied, p)
-    mean, half = statistics.mean(values), math.inf
-    if n > 1:
-        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
-    return Effect(mean, mean - half, mean + half, positive, untied, p)
+        return Effect(math.nan, math.nan, math.nan, p, positive, untied, p)
+    mean = statistics.mean(values)
+    if n == 1:
+        return Effect(mean, -math.inf, math.inf, 1.0, positive, untied, p)
+    error = statistics.stdev(values) / math.sqrt(n)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    student = 2 * float(t.sf(abs(mean) / error, n - 1)) if error else float(not mean)
+    return Effect(mean, mean - half, mean + half, student, positive, untied, p)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p of several tests by Holm's correction (1979): none of them is to come out by chance."""
+    found, largest = [1.0] * len(ps), 0.0
+    for place, (p, i) in enumerate(sorted((p, i) for i, p in enumerate(ps))):
+        largest = max(largest, min(1.0, p * (len(ps) - place)))
+        found[i] = largest
+    return found
 
 
 def sign(found: Effect) -> int:

@@ -44,15 +44,16 @@ WHERE = {
     "equal_recomputed": "at equal loss, recomputed statistics",
 }
 _AROUND = (
-    (CONVEX, "share of negative curvature on random lines", "negative_curvature", f"{OURS}; {LI}", True),
+    (CONVEX, "share of random lines that curve down", "negative_curvature", f"{OURS}; {LI}", True),
     (FLAT, "rise of the loss half a radius away", "rise", f"{OURS}; {LI}", False),
-    (FLAT, "largest Hessian eigenvalue", "eigenvalue", "as in Ghorbani et al. 2019", False),
+    (FLAT, "rise of the loss a radius away", "far_rise", f"{OURS}; {LI}", False),
+    (FLAT, "largest Hessian eigenvalue", "eigenvalue", "as in Yao et al. 2020", False),
     (FLAT, "largest Hessian eigenvalue, filter-normalised", "relative_eigenvalue", OURS, False),
     (
         FLAT,
         "rise to the worst loss in the relative radius",
         "worst_rise",
-        "this project; after Keskar et al. 2017",
+        "after Keskar et al. 2017, Kwon et al. 2021",
         False,
     ),
 )
@@ -95,7 +96,7 @@ def numbers(config: Config, network: Network, found: Mapping[str, Arrays]) -> di
 
 
 def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[str, np.ndarray]:
-    """Means over training."""
+    """Geometric means over training: at its start the plain network's gradient is so small that a mean would be its."""
     losses, distances = probed[f"{prefix}losses"], probed[f"{prefix}distances"]
     change = probe.predictiveness(distances)
     relative = "predictiveness" if prefix else "relative_predictiveness"
@@ -104,14 +105,16 @@ def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[
         relative: change / probed["gradient_norm"],
         "beta_smoothness": probe.smoothness(distances, length, sizes),
     } | ({} if prefix else {"predictiveness": change})
-    return {f"{prefix}{key}": _no_nan(x.mean(-1)) for key, x in found.items()}
+    with np.errstate(divide="ignore"):
+        return {f"{prefix}{key}": _no_nan(np.exp(np.log(x).mean(-1))) for key, x in found.items()}
 
 
 def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:
     lines, loss, worst, ritz = (arrays[f"{place}_{key}"] for key in ("lines", "loss", "worst_loss", "ritz"))
     there = np.isfinite(loss)
     found = {
-        "rise": around.rise(lines),
+        "rise": around.rise(lines, 0.5),
+        "far_rise": around.rise(lines, 1.0),
         "eigenvalue": ritz[:, 0].max(-1),
         "relative_eigenvalue": ritz[:, 1].max(-1),
         "worst_rise": worst - loss,

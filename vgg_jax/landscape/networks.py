@@ -1,5 +1,6 @@
 """The two networks that the study compares: trained with every seed, probed on the way, snapshots kept."""
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable
@@ -104,10 +105,12 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
 def _watching(
     config: Config, base: Config, recipe: Recipe, dataset: Dataset, first: Path
 ) -> Callable[[TrainState, Batch, Path], Record]:
-    """The measure of a `Probe`: `probe.make_measure`, the loss on the study's images; it keeps snapshots, too."""
+    """The measure of a `Probe`: `probe.make_measure`, and the loss on other images than those that the study measures
+    on, since that loss chooses snapshots.
+    """
     fields = config.landscape
     measure = probe.make_measure(base, recipe, dataset, fields.step_sizes, fields.update_sizes)
-    score = jax.jit(make_score(base, recipe.model, dataset, fields.images, "recomputed"))
+    score = jax.jit(make_score(base, recipe.model, other_images(dataset, fields.images), "recomputed"))
     probes = recipe.total_steps // fields.probe_steps
     every = fields.probe_steps * max(1, -(-probes // snapshots.POINTS))
 
@@ -117,9 +120,15 @@ def _watching(
         snapshots.keep_equal(workdir, state, loss, fields.equal_loss)
         if workdir == first:
             snapshots.keep_path(workdir, state, loss, every)
-        return {"images_loss": loss} | {key: np.asarray(x).tolist() for key, x in measure(state, data).items()}
+        return {"choosing_loss": loss} | {key: np.asarray(x).tolist() for key, x in measure(state, data).items()}
 
     return watch
+
+
+def other_images(dataset: Dataset, n: int) -> Dataset:
+    """n images, none of them in dataset.sample(n) if there are 2 n."""
+    every = dataset.sample(len(dataset))
+    return dataclasses.replace(every, images=every.images[-n:], labels=every.labels[-n:])
 
 
 def _settings(config: Config, base: Config, splits: dict[str, Dataset]) -> dict[str, Any]:

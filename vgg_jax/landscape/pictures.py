@@ -61,7 +61,7 @@ def sharpness(found: Found, file: Path) -> None:
     for column, place in enumerate(around.PLACES):
         for shift, (name, arrays) in enumerate(found.items()):
             values = (
-                around.rise(arrays[f"{place}_lines"]), *arrays[f"{place}_ritz"].max(-1).T,
+                around.rise(arrays[f"{place}_lines"], 0.5), *arrays[f"{place}_ritz"].max(-1).T,
                 arrays[f"{place}_worst_loss"] - arrays[f"{place}_loss"],
             )  # fmt: skip
             for axis, its_values in zip(axes, values):

@@ -12,17 +12,16 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.landscape.surface import Score
 from vgg_jax.model import layers
 from vgg_jax.settings.fields import Config
-from vgg_jax.training.step import make_recipe
+from vgg_jax.training.optim import make_loss
 
 # BatchNorm's statistics as weights move: the run's running averages, or those of the images at every point anew.
 STATISTICS = ("stored", "recomputed")
 
 
-def make_score(config: Config, model: nn.Module, dataset: Dataset, images: int, statistics: str) -> Score:
-    """score(params, batch_stats) -> (mean loss, accuracy) on so many training images, not augmented."""
-    chosen = dataset.sample(images)
-    pictures, labels = normalise(jnp.asarray(chosen.images), dataset.mean, dataset.std), jnp.asarray(chosen.labels)
-    loss = make_recipe(config, len(dataset.class_names), len(dataset)).loss
+def make_score(config: Config, model: nn.Module, chosen: Dataset, statistics: str) -> Score:
+    """score(params, batch_stats) -> (mean loss, accuracy) on the chosen images, not augmented."""
+    pictures, labels = normalise(jnp.asarray(chosen.images), chosen.mean, chosen.std), jnp.asarray(chosen.labels)
+    loss = make_loss(config)
 
     def score(params: Any, batch_stats: Any) -> tuple[jax.Array, jax.Array]:
         variables = {"params": params, "batch_stats": batch_stats}

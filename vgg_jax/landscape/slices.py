@@ -69,7 +69,8 @@ def _evaluate(
 ) -> np.ndarray:  # fmt: skip
     """Loss and accuracy [P, P, 2] at points [P * P, 2]; finished ones are kept in files that begin with this name."""
     side, name = config.landscape.surface_points, f"{file.name} of {network.name}"
-    scan = _scan(config, network, dataset, statistics)
+    score = make_score(network.config, network.model, dataset.sample(config.landscape.images), statistics)
+    scan = surface.make_scan(score)
     at = functools.partial(scan, variables["params"], variables["batch_stats"], *moves)
     progress = Progress(len(points), name, " points")
     values = surface.evaluate(
@@ -77,7 +78,3 @@ def _evaluate(
     )
     progress.close()
     return values.reshape(side, side, 2)
-
-
-def _scan(config: Config, network: Network, dataset: Dataset, statistics: str) -> Any:
-    return surface.make_scan(make_score(network.config, network.model, dataset, config.landscape.images, statistics))

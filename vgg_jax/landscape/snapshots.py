@@ -14,7 +14,7 @@ POINTS = 16  # kept of a path, about
 
 class Snapshot(NamedTuple):
     step: int
-    loss: float  # on the study's images, with their own statistics
+    loss: float  # on the images that chose it, with their own statistics
     variables: Any
 
 

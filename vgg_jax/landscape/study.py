@@ -69,7 +69,8 @@ def rate_band(config: Config, network: Network, train: Dataset) -> Arrays:
 
 
 def equal_loss(config: Config, network: Network, train: Dataset, test: Dataset) -> Arrays:
-    """Of every seed's first snapshot under the equal loss: step, loss and test_accuracy [seeds], NaN without one.
+    """Of every seed's first snapshot under the equal loss: step, loss (on the images that chose it) and test_accuracy
+    [seeds], NaN without one.
 
     BatchNorm's statistics are those of the study's training images: the running ones lag behind in early training.
     """

@@ -19,7 +19,10 @@ def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str,
     no effect, "no" if it lies on the other side, else it is "open". Infinite is more than every finite number. Seeds
     with a NaN, which never came under the equal loss, are left out.
     """
-    return [_row(measure, values["plain"][measure.key], values["bn"][measure.key]) for measure in MEASURES]
+    rows = [_row(measure, values["plain"][measure.key], values["bn"][measure.key]) for measure in MEASURES]
+    for row, p in zip(rows, inference.holm([row["p"] for row in rows])):
+        row["p_holm"] = p
+    return rows
 
 
 def _row(measure: Measure, without: Sequence[float], having: Sequence[float]) -> dict[str, Any]:
@@ -44,6 +47,7 @@ def _row(measure: Measure, without: Sequence[float], having: Sequence[float]) ->
         "seeds_for": found.positive if measure.larger else found.seeds - found.positive,
         "seeds": found.seeds,
         "sign_p": found.sign_p,
+        "p": found.p,
         "holds": {1: "yes", -1: "no", 0: "open"}[agrees] if len(pairs) > 1 else "open",
     }
 
@@ -62,23 +66,34 @@ def _exp(x: float) -> float:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many measures speak for and against each claim, and how many would do so by chance."""
+    """How many measures speak for and against each claim, and how many would do so by chance.
+
+    Those with stored statistics are counted apart, since by their making they speak against BatchNorm.
+    """
     lines = []
     for claim in dict.fromkeys(row["claim"] for row in rows):
-        said = [row["holds"] for row in rows if row["claim"] == claim]
-        counts = f"{said.count('yes')} measures for it, {said.count('no')} against, {said.count('open')} open"
-        lines.append(f"- BatchNorm and {claim}: {counts}.")
+        mine = [row for row in rows if row["claim"] == claim]
+        stored = [row for row in mine if "stored" in row["where"]]
+        apart = f"; with stored statistics {_count(stored)}" if stored else ""
+        lines.append(f"- BatchNorm and {claim}: {_count([row for row in mine if row not in stored])}{apart}.")
+    corrected = sum(row["p_holm"] < 1 - inference.CONFIDENCE for row in rows)
     chance = (1 - inference.CONFIDENCE) * len(rows)
     lines.append(
         f"- Without any effect, about {chance:.1f} of these {len(rows)} measures would come out for or against by "
-        "chance. They are not independent of each other."
+        f"chance; {corrected} of them stand with Holm's correction. They are not independent of each other."
     )
     return "\n".join(lines)
 
 
+def _count(rows: Sequence[Mapping[str, Any]]) -> str:
+    said = [row["holds"] for row in rows]
+    return f"{said.count('yes')} for it, {said.count('no')} against, {said.count('open')} open"
+
+
 def markdown(rows: Sequence[Mapping[str, Any]], note: str) -> str:
     """The verdict as Markdown, each number mean ± standard deviation over seeds."""
-    head = ("claim about BN", "measure", "where", "without BN", "with BN", "effect (95 %)", "seeds for, p", "holds")
+    head = ("claim about BN", "measure", "where", "without BN", "with BN", "effect (95 %)", "seeds for (p)", "p, Holm",
+            "holds")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         cells = (
@@ -88,7 +103,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], note: str) -> str:
             spread(row["without_bn"]),
             spread(row["with_bn"]),
             effect(row),
-            f"{row['seeds_for']} of {row['seeds']}, {row['sign_p']:.2g}",
+            f"{row['seeds_for']} of {row['seeds']} ({row['sign_p']:.2g})",
+            f"{row['p_holm']:.2g}",
             row["holds"],
         )
         lines.append("| " + " | ".join(cells) + " |")

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vgg_jax.evaluation.intervals import Estimate, estimate
 from vgg_jax.page.finding import Row
-from vgg_jax.page.intervals import Estimate, estimate
 from vgg_jax.page.reading import Flat, RunFiles
 from vgg_jax.runs import directory, log
 from vgg_jax.tables.table import PROTOCOLS

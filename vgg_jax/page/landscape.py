@@ -38,7 +38,7 @@ def _still(study: StudyFiles, stage: str) -> Html | None:
 def _verdict(study: StudyFiles, plots: Plots) -> Html | None:
     if not study.rows:
         return None
-    head = ["measure", "holds", "effect (95 %)", "where", "without BN", "with BN", "seeds for, p"]
+    head = ["measure", "holds", "effect (95 %)", "where", "without BN", "with BN", "seeds for (p)", "p, Holm"]
     rows = [
         [
             join([row["measure"], element("small", f"{row['claim']}: {row['claimed']} ({row['source']})")]),
@@ -47,7 +47,8 @@ def _verdict(study: StudyFiles, plots: Plots) -> Html | None:
             row["where"],
             spread(row["without_bn"]),
             spread(row["with_bn"]),
-            f"{row.get('seeds_for')} of {row.get('seeds')}, {row.get('sign_p')}",
+            f"{row.get('seeds_for')} of {row.get('seeds')} ({_p(row.get('sign_p'))})",
+            _p(row.get("p_holm")),
         ]
         for row in study.rows
     ]
@@ -59,6 +60,10 @@ def _verdict(study: StudyFiles, plots: Plots) -> Html | None:
         element("p", study.note, class_="said"),
         *(plots.add(hills.verdict(some), f"{said} {kind}s") for kind, some in _kinds(study.rows).items()),
     ])  # fmt: skip
+
+
+def _p(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

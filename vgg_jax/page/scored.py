@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vgg_jax.evaluation.intervals import wilson
 from vgg_jax.page.figures import COLOURS, GREY, Figure, figure
 from vgg_jax.page.html import labels
-from vgg_jax.page.intervals import wilson
 
 Report = Mapping[str, Any]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vgg_jax.console.progress import clock
+from vgg_jax.evaluation.intervals import Estimate
 from vgg_jax.page import figures, groups
 from vgg_jax.page.groups import Group
 from vgg_jax.page.html import NONE, Html, command, element, join, table
-from vgg_jax.page.intervals import Estimate
 from vgg_jax.page.plots import Plots
 from vgg_jax.page.reading import RunFiles, flat
 from vgg_jax.runs.pictures import TRAIN, drops

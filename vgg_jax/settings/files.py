@@ -6,8 +6,9 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -24,6 +25,30 @@ def run(path: str | Path) -> ConfigDict:
 
     Raises: UserError when there is no such file, or it returns no config.
     """
+    file = _find(path)
+    namesake = SHIPPED / file.name
+    if namesake.is_file() and not namesake.samefile(file):
+        print(f"using {file.absolute()}, not the shipped config with the same name", file=sys.stderr)
+    module, config = _call(path, file, "get_config")
+    if not isinstance(config, (ConfigDict, FrozenConfigDict)):
+        raise UserError(f"get_config() of {path} returns no ConfigDict; see configs/default.py")
+    if own := code.register(module, file, hashlib.sha256(file.read_bytes()).hexdigest()):
+        config = ConfigDict(config.to_dict() | {"code": own})
+    return config
+
+
+def sweep(path: str | Path) -> list[dict[str, Any]]:
+    """The overrides that a file's `sweep()` yields: [{"optimizer.learning_rate": 0.05}, ...].
+
+    Raises: UserError when there are none, or they are no overrides.
+    """
+    _, found = _call(path, _find(path), "sweep", list)
+    if not found or not all(isinstance(one, dict) and all(isinstance(field, str) for field in one) for one in found):
+        raise UserError(f'sweep() of {path} has to yield overrides, as {{"optimizer.learning_rate": 0.05}}')
+    return found
+
+
+def _find(path: str | Path) -> Path:
     file = Path(path)
     if not os.path.isfile(file):  # unlike Path.is_file, it raises for no name
         if str(file.parent) in (".", "configs"):
@@ -31,9 +56,13 @@ def run(path: str | Path) -> ConfigDict:
         if not os.path.isfile(file):
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_")))
             raise UserError(f"no config file {path}; shipped ones are {names}")
-    namesake = SHIPPED / file.name
-    if namesake.is_file() and not namesake.samefile(file):
-        print(f"using {file.absolute()}, not the shipped config with the same name", file=sys.stderr)
+    return file
+
+
+def _call(
+    path: str | Path, file: Path, name: str, then: Callable[[Any], Any] = lambda made: made
+) -> tuple[types.ModuleType, Any]:
+    """(the file's module, what its function of that name returns, after `then`)."""
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
@@ -41,17 +70,14 @@ def run(path: str | Path) -> ConfigDict:
     try:
         with _configs_are_shipped():
             spec.loader.exec_module(module)
-            get_config = getattr(module, "get_config", None)
-            config = get_config() if get_config else None
+            function = getattr(module, name, None)
+            made = then(function()) if function else None
     except Exception as error:
         raise UserError(f"{path} cannot be run: {code.blame(error, file.name)}") from None
-    if not get_config:
-        raise UserError(f"{path} has no get_config(); see configs/default.py")
-    if not isinstance(config, (ConfigDict, FrozenConfigDict)):
-        raise UserError(f"get_config() of {path} returns no ConfigDict; see configs/default.py")
-    if own := code.register(module, file, hashlib.sha256(file.read_bytes()).hexdigest()):
-        config = ConfigDict(config.to_dict() | {"code": own})
-    return config
+    if not function:
+        see = "configs/default.py" if name == "get_config" else "docs/recipes.md"
+        raise UserError(f"{path} has no {name}(); see {see}")
+    return module, made
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """Pictures of a table. Each function writes one PNG."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vgg_jax.evaluation.intervals import estimate
 from vgg_jax.runs.pictures import COLOURS, TRAIN, subplots, write
 
 
@@ -32,6 +34,24 @@ def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     figure.supxlabel(textwrap.fill(caption, 120), x=0.01, ha="left", fontsize=7)
+    write(figure, file)
+
+
+def held_out(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """A sweep's variations, the best on top: held-out accuracy of every seed, and their mean with its 95 % interval."""
+    figure, axis = subplots(figsize=(9, 1.4 + 0.42 * len(rows)))
+    for y, row in enumerate(rows):
+        values = row["held_out_accuracy"]
+        found = estimate(values, row["held_out_images"])
+        if not found:
+            continue
+        axis.plot([100 * value for value in values], [y] * len(values), "o", color=COLOURS["train"], alpha=0.5, ms=4)
+        if found.low is not None and found.high is not None:
+            axis.plot([100 * found.low, 100 * found.high], [y, y], color=COLOURS["train"], lw=1.5)
+        axis.plot(100 * found.mean, y, "D", color=COLOURS["train"], ms=6)
+    axis.set_yticks(range(len(rows)), [textwrap.fill(row["name"], 50) for row in rows], fontsize=8)
+    axis.set(xlabel="held-out accuracy (%), one pale mark per seed, 95 % intervals", ylim=(len(rows) - 0.5, -0.5))
+    axis.grid(alpha=0.3)
     write(figure, file)
 
 

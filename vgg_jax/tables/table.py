@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vgg_jax.evaluation.intervals import estimate
 from vgg_jax.model.network import make_model, totals
 from vgg_jax.runs import directory, log
 from vgg_jax.tables.rows import Row
@@ -47,6 +48,7 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
         "seed": seed,
         "epochs": config.train.epochs,
         "train_images": facts["sizes"]["train"],
+        "test_images": facts["sizes"]["test"],
         "batch_size": config.train.batch_size,
         "test_accuracy": accuracy,
         "train_accuracy": summary.get("train_accuracy"),
@@ -76,7 +78,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['name']} (`{row['config']}.py`)" if row["name"] != row["config"] else f"`{row['config']}.py`",
             row["what"],
             f"{row['reported']:.2f}" if row["reported"] else "",
-            *(spread([100 * a for run in runs if (a := run["test_accuracy"][p]) is not None]) for p in PROTOCOLS),
+            *(_accuracy(runs, protocol) for protocol in PROTOCOLS),
             spread([100 * g for g in gaps(row)]),
             _epochs(runs),
             f"{row['parameters']:,}" if runs else "",
@@ -97,7 +99,8 @@ def caption(result: dict[str, Any]) -> str:
     reported = "; reported: the original project's best epoch on the test set" if reports else ""
     return (
         f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
-        f"on all test images{reported}. Epochs like 12 of 30: unfinished, without a final accuracy. train - test: "
+        "on all test images; in brackets its 95 % interval, Student's for several seeds and Wilson's for one"
+        f"{reported}. Epochs like 12 of 30: unfinished, without a final accuracy. train - test: "
         "accuracy on training images (10,000 of them, in evaluation mode) minus the final one on test images, in "
         "percentage points."
     )
@@ -110,6 +113,18 @@ def gaps(row: dict[str, Any]) -> list[float]:
         for run in row["runs"]
         if run["train_accuracy"] is not None and run["test_accuracy"]["final"] is not None
     ]
+
+
+def _accuracy(runs: Sequence[dict[str, Any]], protocol: str) -> str:
+    """'68.47 [67.55, 69.37] (1)', in percent."""
+    counted = [run for run in runs if run["test_accuracy"][protocol] is not None]
+    found = estimate(
+        [run["test_accuracy"][protocol] for run in counted], counted[0]["test_images"] if counted else None
+    )
+    if found is None or found.low is None or found.high is None:
+        return ""
+    deviation = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
+    return f"{100 * found.mean:.2f}{deviation} [{100 * found.low:.2f}, {100 * found.high:.2f}] ({found.n})"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -31,6 +31,13 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
     return jobs
 
 
+def count(seeds: int) -> int:
+    """Raises: UserError for a number of seeds that cannot be trained."""
+    if not 1 <= seeds <= 1000:
+        raise UserError(f"--seeds takes 1 to 1000, not {seeds}")
+    return seeds
+
+
 def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     """Train a row's seeds; those that share a saved step and fit into memory train in one program.
 

@@ -1,0 +1,94 @@
+"""Variations of a config, chosen on held-out images."""
+
+import json
+
+import pytest
+from small import SMALL, flags
+from test_bad_input import ends  # noqa: F401, a fixture
+
+from vgg_jax import cli, sweep
+from vgg_jax.console.errors import UserError
+from vgg_jax.runs import log
+from vgg_jax.tables import sweep as tables, train
+
+RECIPE = '''"""A recipe with variations."""
+
+from configs.quickstart import get_config as quickstart
+
+
+def get_config():
+    return quickstart()
+
+
+def sweep():
+    yield {}
+    for rate in (0.02, 1e-9):
+        yield {"optimizer.learning_rate": rate}
+'''
+SHORT = SMALL | {"train.save_minutes": "0"}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(RECIPE)
+    return file
+
+
+def given(recipe, *more, **fields):
+    where = ["--config", str(recipe), "--workdir", str(recipe.parent / "runs")]
+    return [*where, *more, *flags(SHORT | {field.replace("__", "."): value for field, value in fields.items()})]
+
+
+def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypatch):
+    sweep.main(given(recipe))
+    out, folder = capsys.readouterr().out, recipe.parent / "runs"
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == [
+        "optimizer.learning_rate=0.02", "optimizer.learning_rate=1e-09", "unchanged",
+    ]  # fmt: skip
+    rows = json.loads((folder / "sweep.json").read_text())["rows"]
+    means = [sum(row["held_out_accuracy"]) / 2 for row in rows]
+    assert means == sorted(means, reverse=True) and rows[-1]["name"] == "optimizer.learning_rate=1e-09"
+    for row in rows:
+        runs = [folder / row["name"] / f"seed{seed}" for seed in row["seeds"]]
+        assert row["held_out_accuracy"] == [log.read(run)[-1]["validation_accuracy"] for run in runs]
+    assert out.index("| unchanged |") < out.index("| optimizer.learning_rate=1e-09 |")
+    assert "test" not in (folder / "sweep.json").read_text() and (folder / "sweep.png").exists()
+    monkeypatch.setattr(train, "fit_together", lambda *_: pytest.fail("trained again"))
+    cli_text = (folder / "sweep.md").read_text()
+    sweep.main(given(recipe))
+    assert (folder / "sweep.md").read_text() == cli_text
+    sweep.main(given(recipe, "--table", "--seeds", "3"))  # a third that was not trained
+    assert capsys.readouterr().out.count("| 2 |") == 6
+
+
+def test_what_a_sweep_refuses(recipe, ends):  # noqa: F811
+    assert cli.VERBS["sweep"][0] == "vgg_jax.sweep"
+    ends(sweep.main, given(recipe, data__validation_size="0"), "chooses on held-out images", "data.validation_size")
+    ends(sweep.main, given(recipe, "--seeds", "0"), "--seeds takes 1 to 1000, not 0")
+    for body, words in (
+        ("yield {'optimizer.learning_rat': 1}", "did you mean optimizer.learning_rate?"),
+        ("yield {}; yield {}", "yields unchanged twice"),
+        ("yield 3", "has to yield overrides"),
+        ("return []", "has to yield overrides"),
+        ("yield {'train.epochs': 0}", "train.epochs"),
+        ("raise ValueError('mine')", "mine.py cannot be run"),
+    ):
+        recipe.write_text(RECIPE.partition("    yield {}")[0] + f"    {body}\n")
+        ends(sweep.main, given(recipe), words)
+    recipe.write_text(RECIPE.partition("def sweep")[0])
+    ends(sweep.main, given(recipe), "has no sweep(); see docs/recipes.md")
+    assert not (recipe.parent / "runs").exists()
+
+
+def test_a_variation_has_a_folder_of_its_own(recipe):
+    names = ["a=(1, 2)", "a=(12,)", "x=" + "1" * 200, "x=" + "1" * 201, "y=../up"]
+    folders = [tables._folder(name) for name in names]
+    assert len(set(folders)) == 5 and all(len(f) < 130 and "/" not in f for f in folders)
+
+
+def test_an_unfinished_variation_has_an_empty_row():
+    rows = [{"name": "a|b", "seeds": [], "held_out_images": 40, "held_out_accuracy": [], "seconds": []}]
+    assert "| a/b |  |  |  |  |" in tables.markdown(rows)
+    with pytest.raises(UserError, match="1 to 1000"):
+        train.count(1001)

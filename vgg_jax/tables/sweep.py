@@ -1,0 +1,95 @@
+"""Variations of a config, ranked by their accuracy on held-out training images; test images have no say."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.evaluation.intervals import estimate
+from vgg_jax.runs import directory, log
+from vgg_jax.runs.resuming import Job
+from vgg_jax.settings import config as configs, files
+from vgg_jax.tables import pictures
+
+Rows = list[dict[str, Any]]
+
+
+def plan(source: str, overrides: Mapping[str, str], seeds: int, workdir: Path) -> dict[str, list[Job]]:
+    """The runs of every variation, by its name; every config is checked before any training.
+
+    Raises: UserError also when images are not held out, or two variations are the same.
+    """
+    base, jobs = configs.load(source, overrides), {}
+    for changes in files.sweep(source):
+        config, name = configs.override(base, changes), name_of(changes)
+        configs.check_trains(config)
+        if not config.data.validation_size:
+            raise UserError("a sweep chooses on held-out images: set config.data.validation_size, as 5000 of CIFAR-10")
+        if name in jobs:
+            raise UserError(f"sweep() of {source} yields {name} twice")
+        folder = workdir / _folder(name)
+        jobs[name] = [(c, folder / f"seed{c.seed}") for c in configs.seeded(config, seeds)]
+    return jobs
+
+
+def name_of(changes: Mapping[str, Any]) -> str:
+    """'optimizer.learning_rate=0.05, train.epochs=3'; 'unchanged' for none."""
+    return ", ".join(f"{field}={value}" for field, value in changes.items()) or "unchanged"
+
+
+def _folder(name: str) -> str:
+    """A folder's name that tells a reader the variation, and is no other variation's."""
+    plain = re.sub(r"[^\w.=,+-]", "", name.replace(", ", ","))
+    readable = plain == name.replace(", ", ",") and len(plain) <= 120
+    return plain if readable else f"{plain[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
+    """A row for every variation, the best first: its name and the final held-out accuracy of each finished seed."""
+    rows = []
+    for name, seeded in jobs.items():
+        found = [(config, directory.read_summary(workdir), log.read(workdir)) for config, workdir in seeded]
+        finished = [(config, records[-1]) for config, summary, records in found if summary and records]
+        rows.append({
+            "name": name,
+            "seeds": [config.seed for config, _ in finished],
+            "held_out_images": seeded[0][0].data.validation_size,
+            "held_out_accuracy": [record["validation_accuracy"] for _, record in finished],
+            "seconds": [record["seconds"] / record["trained_together"] for _, record in finished],
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: -_mean(row["held_out_accuracy"]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else -1.0
+
+
+def markdown(rows: Rows) -> str:
+    """The table, the best first."""
+    lines = ["| variation | held-out accuracy (%) | 95 % interval | n | seconds per seed |", "|" + " --- |" * 5]
+    for row in rows:
+        found = estimate(row["held_out_accuracy"], row["held_out_images"])
+        cells = [row["name"], *[""] * 4]
+        if found:
+            spread = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
+            ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}" if found.low is not None and found.high else ""
+            cells[1:] = [f"{100 * found.mean:.2f}{spread}", ends, str(found.n), f"{_mean(row['seconds']):,.0f}"]
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join([*lines, "", NOTE])
+
+
+NOTE = (
+    "Accuracy after the last epoch on held-out training images, mean ± standard deviation over the seeds. The interval "
+    "of several seeds is Student's, that of one is Wilson's. The best of many is partly the luckiest: its accuracy is "
+    "optimistic here. Report that on test images, once."
+)
+
+
+def write(rows: Rows, folder: Path) -> None:
+    """sweep.json, sweep.md and sweep.png."""
+    (folder / "sweep.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    (folder / "sweep.md").write_text(markdown(rows) + "\n")
+    pictures.held_out(rows, folder / "sweep.png")
