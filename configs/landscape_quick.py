@@ -1,8 +1,8 @@
 """Why BatchNorm helps, as a study for two CPU cores: a quarter of the width, 5,000 images.
 
 COMMAND   python -m vgg_jax.landscape --config configs/landscape_quick.py
-RUNTIME   about 8 minutes on two CPU cores (7.6 measured, n=1)
-EXPECTED  a verdict and ten pictures; docs/landscape.md says how to read them
+RUNTIME   12.5 minutes on two CPU cores with AVX-512 (n=1)
+EXPECTED  a verdict and eleven pictures; docs/landscape.md says how to read them
 """
 
 from ml_collections import ConfigDict

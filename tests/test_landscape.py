@@ -464,15 +464,15 @@ def expected_numbers(folder, name):
     runs = [folder / name / f"seed{seed}" for seed in (0, 1)]
     test = np.array([read(run)[-1]["test_accuracy"] for run in runs])
     train = np.array([json.loads((run / "summary.json").read_text())["train_accuracy"] for run in runs])
-    mean = functools.partial(scipy.stats.gmean, axis=-1)
+    median = functools.partial(np.median, axis=-1)
     found = {
-        "loss_band": mean(losses.max(-1) - losses.min(-1)),
-        "predictiveness": mean(distances.max(-1)),
-        "relative_predictiveness": mean((distances / norms).max(-1)),
-        "beta_smoothness": mean((distances / norms / np.array([0.01, 0.05, 0.2])).max(-1)),
-        "update_loss_band": mean(probes["update_losses"].max(-1) - probes["update_losses"].min(-1)),
-        "update_predictiveness": mean((turned / norms).max(-1)),
-        "update_beta_smoothness": mean((turned / length / np.array([0.5, 2, 8])).max(-1)),
+        "loss_band": median(losses.max(-1) - losses.min(-1)),
+        "predictiveness": median(distances.max(-1)),
+        "relative_predictiveness": median((distances / norms).max(-1)),
+        "beta_smoothness": median((distances / norms / np.array([0.01, 0.05, 0.2])).max(-1)),
+        "update_loss_band": median(probes["update_losses"].max(-1) - probes["update_losses"].min(-1)),
+        "update_predictiveness": median((turned / norms).max(-1)),
+        "update_beta_smoothness": median((turned / length / np.array([0.5, 2, 8])).max(-1)),
         "rate_band": (rates["losses"].max(1) - rates["losses"].min(1)).mean(-1),
         "test_accuracy": test,
         "gap": train - test,

@@ -103,10 +103,10 @@ def _note(config: Config, train_images: int, found: dict[str, dict[str, Arrays]]
         "over the seeds, paired; p: of a two-sided sign test; Holm: of Student's test, corrected for all measures. A",
         "claim holds by a measure if the interval lies on its side of no effect. Along the gradient: steps",
         f"{min(f.step_sizes):g} to {max(f.step_sizes):g}; along the optimizer's update: {min(f.update_sizes):g} to",
-        f"{max(f.update_sizes):g} times it; every {f.probe_steps} training steps. Around a network: {f.images} training",
-        f"images, no augmentation, {f.directions} random lines, worst case within {f.ascent_radius:g} of each filter's",
-        f"norm. Equal loss: at most {f.equal_loss:g} on as many other images, {steps}. Residual of the largest",
-        f"eigenvalues: at most {measures.residual(found['around']):.2g} of them.",
+        f"{max(f.update_sizes):g} times it; every {f.probe_steps} training steps. Around a network: {f.images}",
+        f"training images, no augmentation, {f.directions} random lines, worst case within {f.ascent_radius:g} of each",
+        f"filter's norm. Equal loss: at most {f.equal_loss:g} on as many other images, {steps}. Residual of the",
+        f"largest eigenvalues: at most {measures.residual(found['around']):.2g} of them.",
     ))  # fmt: skip
 
 

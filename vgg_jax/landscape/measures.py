@@ -96,7 +96,7 @@ def numbers(config: Config, network: Network, found: Mapping[str, Arrays]) -> di
 
 
 def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[str, np.ndarray]:
-    """Geometric means over training: at its start the plain network's gradient is so small that a mean would be its."""
+    """Medians over the probes: at the start the plain network's gradient nearly vanishes, later a probe may explode."""
     losses, distances = probed[f"{prefix}losses"], probed[f"{prefix}distances"]
     change = probe.predictiveness(distances)
     relative = "predictiveness" if prefix else "relative_predictiveness"
@@ -105,8 +105,7 @@ def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[
         relative: change / probed["gradient_norm"],
         "beta_smoothness": probe.smoothness(distances, length, sizes),
     } | ({} if prefix else {"predictiveness": change})
-    with np.errstate(divide="ignore"):
-        return {f"{prefix}{key}": _no_nan(np.exp(np.log(x).mean(-1))) for key, x in found.items()}
+    return {f"{prefix}{key}": _no_nan(np.median(x, -1)) for key, x in found.items()}
 
 
 def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:

@@ -126,8 +126,13 @@ def spread(values: Sequence[float]) -> str:
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "none"
-    deviation = f" ± {statistics.stdev(known):.2g}" if len(known) > 1 and np.isfinite(known).all() else ""
-    return f"{statistics.mean(known):.3g}{deviation}"
+    deviation = f" ± {_digits(statistics.stdev(known), 2)}" if len(known) > 1 and np.isfinite(known).all() else ""
+    return f"{_digits(statistics.mean(known), 3)}{deviation}"
+
+
+def _digits(number: float, digits: int) -> str:
+    """So many significant digits, without an exponent up to a million."""
+    return f"{float(f'{number:.{digits}g}'):g}"
 
 
 def plain_json(value: Any) -> Any:
