@@ -289,9 +289,17 @@ def test_using_a_run(finished: tuple[Path, Path], ends: Ends, tmp_path: Path) ->
         ends(main, [*where, *words, "--config.model.stages=A"], "model.stages is part of the run", "data.data_dir")
         for none in (tmp_path, tmp_path / "nosuch"):
             ends(main, ["--workdir", str(none), *words], f"{none} is no run directory", "train one first")
+    inside = [tmp_path / "runs" / name / "run.json" for name in ("b", "a")]
+    for file in inside:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    ends(evaluate.main, ["--workdir", str(tmp_path / "runs")], f"give {tmp_path / 'runs' / 'a'} or another of a, b")
     ends(predict.main, [*where, str(tmp_path / "nosuch.png")], f"no picture {tmp_path / 'nosuch.png'}")
     ends(predict.main, [*where, str(tmp_path)], f"cannot read picture {tmp_path}")
     ends(cli._dispatch, ["trian", *where], "no verb 'trian'", "one of train, reproduce,")
+    ends(cli._dispatch, ["report", *where], "give the directory itself, without --workdir", "--help")
+    ends(cli._dispatch, ["demo", *where], "give the directory itself, without --workdir")
+    ends(cli._dispatch, ["evaluate", "--calibrat"], "did you mean --calibrate?")
     ends(cli._dispatch, ["export", "--to=onnx"], "required: --workdir", "--help")
     for alone in (["evaluate", "--checkpoint=best"], ["predict", "--config=my.py", picture]):
         ends(cli._dispatch, alone, "--checkpoint and --config are for a run of yours; add --workdir RUN")

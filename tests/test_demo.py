@@ -157,6 +157,16 @@ def test_a_network_of_ones_own_is_shown(tmp_path):
     assert [stage.name for stage in found.stages] == ["32x32", "16x16"] and found.evidence is not None
 
 
+def test_runs_side_by_side_have_their_bars_in_one_order(looker):
+    look = looker.look(looker.run.data("test").images[0])
+    order = drawing.ranking(look)[::-1]
+    classes = looker.run.class_names
+    bars = re.findall(
+        r"<span>(\w+)</span><span class=\"demo-bar\">", str(drawing.column("a", classes, look, "", order))
+    )
+    assert bars == [classes[i] for i in order]
+
+
 def test_examples_come_from_the_runs_own_test_images_and_nothing_is_downloaded(run, monkeypatch):
     found, said = examples.examples(run)
     assert len({example.label for example in found[:10]}) == 10 and "test images" in said
