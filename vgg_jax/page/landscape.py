@@ -38,28 +38,32 @@ def _still(study: StudyFiles, stage: str) -> Html | None:
 def _verdict(study: StudyFiles, plots: Plots) -> Html | None:
     if not study.rows:
         return None
-    head = ["measure", "holds", "effect (95 %)", "where", "without BN", "with BN", "seeds for (p)", "p, Holm"]
-    rows = [
-        [
-            join([row["measure"], element("small", f"{row['claim']}: {row['claimed']} ({row['source']})")]),
-            element("b", row["holds"]),
-            effect(row),
-            row["where"],
-            spread(row["without_bn"]),
-            spread(row["with_bn"]),
-            f"{row.get('seeds_for')} of {row.get('seeds')} ({_p(row.get('sign_p'))})",
-            _p(row.get("p_holm")),
-        ]
-        for row in study.rows
+    head = ["", "holds", "effect (95 %)", "without BN", "with BN", "seeds for (p)", "p, Holm", "source"]
+    tables = [
+        table(head, [_row(row) for row in study.rows if row["claim"] == claim], f"BatchNorm and {claim}")
+        for claim in dict.fromkeys(row["claim"] for row in study.rows)
     ]
     said = "95 % intervals of the effect of BatchNorm, by measures that compare"
     return join([
         element("h3", "Verdict"),
-        table(head, rows),
         *(element("p", line.removeprefix("- "), class_="said") for line in study.summary.splitlines()),
+        tables,
         element("p", study.note, class_="said"),
         *(plots.add(hills.verdict(some), f"{said} {kind}s") for kind, some in _kinds(study.rows).items()),
     ])  # fmt: skip
+
+
+def _row(row: Mapping[str, Any]) -> list[Any]:
+    return [
+        join([row["measure"], element("small", f"{row['where']}; claimed: {row['claimed']}")]),
+        element("b", row["holds"]),
+        effect(row),
+        spread(row["without_bn"]),
+        spread(row["with_bn"]),
+        f"{row.get('seeds_for')} of {row.get('seeds')} ({_p(row.get('sign_p'))})",
+        _p(row.get("p_holm")),
+        row["source"],
+    ]
 
 
 def _p(value: Any) -> str:
