@@ -375,6 +375,11 @@ def test_the_first_network_under_the_equal_loss_is_kept(tmp_path):
     assert found.loss == 0.9
     for kept_leaf, leaf in zip(*map(jax.tree.leaves, (found.variables["params"], begun.params))):
         np.testing.assert_allclose(kept_leaf, leaf + 20, rtol=1e-6)
+    whole = snapshots.equal_file(tmp_path).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"rubbish"):
+        snapshots.equal_file(tmp_path).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"equal_loss\.npz is damaged; delete the directory of its run"):
+            snapshots.read(snapshots.equal_file(tmp_path), like)
     assert seen(0, 2.0) is None  # begun again: what an earlier beginning left does not count
 
 

@@ -12,7 +12,7 @@ from vgg_jax.landscape.score import STATISTICS
 from vgg_jax.runs.pictures import subplots, write
 
 LEVELS = 16
-AROUND_THE_END = "training loss around the end of training, random filter-normalised directions, seed 0"
+AROUND_THE_END = "training loss around the end of training, random filter-normalised directions, first seed"
 
 
 def lines(found: Found, file: Path) -> None:
@@ -76,7 +76,7 @@ def path(found: Found, file: Path) -> None:
         axis.set(title=f"{LABELS[name]}: {one + two:.0%} of the path lies in this plane")
         axis.set(xlabel=f"first component, {one:.0%}", ylabel=f"second component, {two:.0%}")
     figure.suptitle(
-        "training loss, statistics recomputed, and the path walked (numbers: training steps), seed 0", fontsize=9
+        "training loss, statistics recomputed, and the path walked (numbers: training steps), first seed", fontsize=9
     )
     write(figure, file)
 

@@ -49,14 +49,9 @@ _AROUND = (
     (FLAT, "rise of the loss a radius away", "far_rise", f"{OURS}; {LI}", False),
     (FLAT, "largest Hessian eigenvalue", "eigenvalue", "as in Yao et al. 2020", False),
     (FLAT, "largest Hessian eigenvalue, filter-normalised", "relative_eigenvalue", OURS, False),
-    (
-        FLAT,
-        "rise to the worst loss in the relative radius",
-        "worst_rise",
-        "after Keskar et al. 2017, Kwon et al. 2021",
-        False,
-    ),
-)
+    (FLAT, "rise to the worst loss in the relative radius", "worst_rise", "after Keskar et al. 2017, Kwon et al. 2021",
+     False),
+)  # fmt: skip
 MEASURES = (
     Measure(SMOOTH, "loss band, max - min over step sizes", GRADIENT, "loss_band", SANTURKAR),
     Measure(SMOOTH, "gradient predictiveness, largest change of the gradient", GRADIENT, "predictiveness", SANTURKAR),

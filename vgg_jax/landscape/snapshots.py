@@ -1,12 +1,14 @@
 """Weights kept during training, as npz files in a run's directory: under equal loss, and along the path walked."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from vgg_jax.console.errors import UserError
 from vgg_jax.training.step import TrainState
 
 POINTS = 16  # kept of a path, about
@@ -27,12 +29,25 @@ def save(file: Path, state: TrainState, loss: float) -> None:
 
 
 def read(file: Path, like: Any) -> Snapshot | None:
-    """What `save` wrote, in the shape of the tree `like`; None where there is none."""
+    """What `save` wrote, in the shape of the tree `like`; None where there is none.
+
+    Raises: UserError when it is damaged.
+    """
     if not file.exists():
         return None
-    with np.load(file) as found:
-        leaves = [found[f"leaf{i}"] for i in range(len(jax.tree.leaves(like)))]
-        return Snapshot(int(found["step"]), float(found["loss"]), jax.tree.unflatten(jax.tree.structure(like), leaves))
+    leaves, tree = jax.tree.flatten(like)
+    step, loss, *found = _load(file, "step", "loss", *(f"leaf{i}" for i in range(len(leaves))))
+    return Snapshot(int(step), float(loss), jax.tree.unflatten(tree, found))
+
+
+def _load(file: Path, *names: str) -> list[np.ndarray]:
+    try:
+        with open(file, "rb") as opened, np.load(opened) as found:
+            return [found[name] for name in names]
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        raise UserError(
+            f"{file} is damaged; delete the directory of its run, and the same command trains it again"
+        ) from None
 
 
 def equal_file(workdir: Path) -> Path:
@@ -44,7 +59,7 @@ def keep_equal(workdir: Path, state: TrainState, loss: float, threshold: float) 
     file, step = equal_file(workdir), int(state.step)
     if step == 0:  # of an earlier beginning
         file.unlink(missing_ok=True)
-    if loss <= threshold and not (file.exists() and _step(file) < step):
+    if loss <= threshold and not (file.exists() and _load(file, "step")[0] < step):
         save(file, state, loss)
 
 
@@ -60,8 +75,3 @@ def read_path(workdir: Path, like: Any) -> list[Snapshot]:
     """In the order of the steps."""
     found = [read(file, like) for file in sorted((workdir / "path").glob("[0-9]*[0-9].npz"))]
     return [one for one in found if one]
-
-
-def _step(file: Path) -> int:
-    with np.load(file) as found:
-        return int(found["step"])
