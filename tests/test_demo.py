@@ -130,13 +130,13 @@ def test_a_column_says_what_there_is_and_escapes_names(look):
     text = drawing.column(EVIL, (EVIL, *"123456789"), look, EVIL)
     assert EVIL not in text and "&lt;img src=x" in text
     assert not re.findall(r'(?:src|href)="(?!data:image/png)', text)
-    assert "Dropout: it drops" in text if look.draws is not None else "Dropout: this network has none." in text
+    assert "Dropout drops" in text if look.draws is not None else "Dropout: this network has none." in text
     plain = look._replace(draws=None, rates={}, stages=[stage._replace(norm=None) for stage in look.stages])
     text = drawing.column("a", tuple("0123456789"), plain)
     assert "Dropout: this network has none." in text and "BatchNorm: none in this stage." in text and "<svg" not in text
     draws = np.tile(look.probabilities, (looking.DRAWS, 1))
     text = drawing.column("a", tuple("0123456789"), look._replace(draws=draws, rates={"a": 0.3, "b": 0.5}))
-    assert "it drops 30%, 50% of the values" in text and "30 of them name" in text
+    assert "drops 30%, 50% of the values" in text and "30 of them name" in text
 
 
 def test_the_smallest_map_that_says_where():

@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> None:
         train(config, workdir)
     own = ["--config", given.config] if any(code.of(config)) else []
     scored, shown = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own], ["vgg-jax", "report", str(workdir)]
-    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}")
-    print(f"next: {shlex.join(scored)}, then {shlex.join(shown)}")
+    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; all on one page: {shlex.join(shown)}")
+    print(f"next: {shlex.join(scored)}")
 
 
 if __name__ == "__main__":
