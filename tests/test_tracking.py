@@ -1,5 +1,6 @@
 """Records sent to an experiment tracker: a real trackio, with its database here, and trackers that fail."""
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -23,7 +24,7 @@ def trackio():
 
 def stored(run, table="metrics", column="metrics"):
     """What trackio's database has of a run, oldest first."""
-    with sqlite3.connect(Path(os.environ["TRACKIO_DIR"]) / "vgg_jax.db") as database:
+    with contextlib.closing(sqlite3.connect(Path(os.environ["TRACKIO_DIR"]) / "vgg_jax.db")) as database:
         rows = database.execute(f"SELECT {column} FROM {table} WHERE run_name = ? ORDER BY id", [run]).fetchall()
     return [json.loads(content) for (content,) in rows]
 
