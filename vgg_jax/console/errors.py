@@ -1,12 +1,13 @@
 """How a command ends: a user's mistake in one line, a bug with its traceback."""
 
 import contextlib
+import difflib
 import errno
 import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 # Exit codes: by convention 2 for a user's mistake and 128 + signal number for a stop; 4 is our own.
@@ -22,6 +23,12 @@ LESS_MEMORY = "the device has not enough memory; give a smaller --config.train.m
 
 class UserError(Exception):
     """One line that says what is wrong and what to do about it."""
+
+
+def suggest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """'; did you mean ...?' with the known name that is most like it, or "" where none is like it enough."""
+    near = difflib.get_close_matches(name, known, 1, likeness)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class RunFailed(UserError):

@@ -1,14 +1,13 @@
 """Command-line flags: a command's own, and --config.FIELD=VALUE overrides."""
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vgg_jax.console.errors import UserError
+from vgg_jax.console.errors import UserError, suggest
 
 OWN_CONFIG = "the config file that made the run, if it defines its own network or data"
 
@@ -29,8 +28,7 @@ class _Parser(argparse.ArgumentParser):
             return ""
         if unknown[1] == "--workdir" and self._get_positional_actions():
             return "; give the directory itself, without --workdir"
-        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1, 0.6)
-        return f"; did you mean {near[0]}?" if near else ""
+        return suggest(unknown[1], self._option_string_actions)
 
 
 def parse(

@@ -1,10 +1,10 @@
 """Checks of a config's values, each alone and in combination. Configs are flat here: {"train.epochs": 300}."""
 
 import ast
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings.fields import FIELDS, STAGES, Field
 
@@ -167,7 +167,5 @@ def parse(field: str, text: str, old: Any) -> Any:
 
 def suggest(name: str, known: Any) -> str:
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1, 0.6)
-    if not near:  # perhaps the right field in the wrong group
-        near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
-    return f"; did you mean {near[0]}?" if near else ""
+    elsewhere = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]  # the right field in the wrong group
+    return errors.suggest(name, known) or errors.suggest(name, elsewhere, 0)
