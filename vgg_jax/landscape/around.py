@@ -1,5 +1,6 @@
 """Sharpness around a network at one moment of its training: random lines, the Hessian, the worst case nearby."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,9 @@ def _one(network: Network, moment: str, place: int, seed: int, program: Any, fil
     variables = network.variables[place] if moment == "end" else equal and equal.variables
     if variables is None:
         return {}
-    of = network.of(place)
-    arrays = kept.read(file, of)[0]
-    if not arrays:
-        arrays = program(variables["params"], variables["batch_stats"], jax.random.key(np.uint32(seed)))
-        kept.save(file, of, **arrays)
-    return arrays
+    key = jax.random.key(np.uint32(seed))
+    measure = functools.partial(program, variables["params"], variables["batch_stats"], key)
+    return kept.measured(file, network.of(place), measure)
 
 
 def _shapes(fields: Landscape) -> Arrays:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ def save(file: Path, of: Of, **arrays: Any) -> None:
     words: dict[str, Any] = {_OF: json.dumps(_plain(of))}
     np.savez(partial, **arrays, **words)
     os.replace(partial, file)
+
+
+def measured(file: Path, of: Of, measure: Callable[[], Arrays]) -> Arrays:
+    """What the file holds, or else what is measured now and saved there; says why an old file cannot serve."""
+    arrays, fault = read(file, of)
+    if fault:
+        print(f"{fault}; measuring again", flush=True)
+    if not arrays:
+        arrays = measure()
+        save(file, of, **arrays)
+    return arrays
 
 
 def digest(weights: Any) -> str:

@@ -44,14 +44,8 @@ def stages(config: Config, splits: dict[str, Dataset], folder: Path) -> dict[str
 
 def measured(name: str, stage: Stage, network: Network, folder: Path) -> Arrays:
     """A stage's arrays of a network, read from its file or else measured and saved there."""
-    file, of = folder / f"{name}_{network.name}.npz", network.of(*stage.seeds)
-    arrays, fault = kept.read(file, of)
-    if fault:
-        print(f"{fault}; measuring again", flush=True)
-    if not arrays:
-        arrays = stage.measure(network)
-        kept.save(file, of, **arrays)
-    return arrays
+    file = folder / f"{name}_{network.name}.npz"
+    return kept.measured(file, network.of(*stage.seeds), functools.partial(stage.measure, network))
 
 
 def probes(network: Network) -> Arrays:
