@@ -31,7 +31,7 @@ class Effect(NamedTuple):
 
 
 def effect(values: Sequence[float]) -> Effect:
-    """NaN in values means that the number could not be formed, although its sign may be known from an infinity."""
+    """The effect in values, one per seed; an infinite one has a sign, but no size."""
     n, positive = len(values), sum(value > 0 for value in values)
     untied = positive + sum(value < 0 for value in values)
     p = float(binomtest(positive, untied).pvalue) if untied else 1.0
@@ -47,7 +47,7 @@ def effect(values: Sequence[float]) -> Effect:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p of several tests by Holm's correction (1979): none of them is to come out by chance."""
+    """p of each of several tests with Holm's correction (1979), which bounds the chance of even one accident."""
     found, largest = [1.0] * len(ps), 0.0
     for place, (p, i) in enumerate(sorted((p, i) for i, p in enumerate(ps))):
         largest = max(largest, min(1.0, p * (len(ps) - place)))

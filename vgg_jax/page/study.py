@@ -64,14 +64,13 @@ class StudyFiles(NamedTuple):
 
 
 def read(folder: Path) -> StudyFiles:
+    missing: list[str] = []
+    rows, summary, note = _verdict(folder / "verdict.json", missing)
     if not any(folder.glob("*.npz")):  # as the study in results/: what was committed of it
-        rows, summary, note = _verdict(folder / "verdict.json", missing := [])
         missing.append("the study's arrays (npz files) are not here, so its pictures are still ones")
         return StudyFiles(folder, {}, {}, rows, summary, note, missing)
-    missing = []
     config = read_config(folder, missing)
     stages = {stage: both for stage in SHAPES if (both := _stage(folder, stage, missing))}
-    rows, summary, note = _verdict(folder / "verdict.json", missing)
     return StudyFiles(folder, config, stages, rows, summary, note, missing)
 
 
