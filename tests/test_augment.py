@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from small import config
 
-from vgg_jax.datasets.augment import augment, cutout, random_crop, random_flip
+from vgg_jax.datasets.augment import augment, cutout, mix, random_crop, random_flip
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (200, 8, 8, 3)) + 5  # no zeros
@@ -54,3 +55,41 @@ def test_augment_does_only_what_the_config_asks():
         np.testing.assert_array_equal(changed, augment(KEY, IMAGES, settings))
         assert not np.array_equal(changed, augment(jax.random.key(9), IMAGES, settings))
         assert changed.shape == IMAGES.shape and changed.dtype == jnp.float32
+
+
+def mixed(**fields):
+    images, share = mix(KEY, IMAGES, config(**{f"augment__{name}": value for name, value in fields.items()}).augment)
+    assert images.shape == IMAGES.shape and share.shape == (200,)
+    before = np.roll(IMAGES, 1, 0)
+    return np.asarray(images), np.asarray(share), (np.asarray(images) - before) / (np.asarray(IMAGES) - before)
+
+
+def test_mixup_blends_each_image_with_the_one_before_it():
+    _, share, kept = mixed(mixup=1.0)
+    np.testing.assert_allclose(kept, np.broadcast_to(share[:, None, None, None], kept.shape), atol=0.02)
+    assert stats.kstest(share, "uniform").pvalue > 0.01  # Beta(1, 1)
+    assert np.std(mixed(mixup=0.1)[1]) > 0.4 > 0.1 > np.std(mixed(mixup=50.0)[1])
+    assert set(mixed(mixup=1e-40)[1]) == {0, 1}
+
+
+def test_cutmix_takes_one_square_from_the_image_before():
+    images, share, _ = mixed(cutmix=1.0)
+    taken = (images == np.roll(IMAGES, 1, 0)).all(-1)
+    np.testing.assert_array_equal(images[~taken], IMAGES[~taken])
+    np.testing.assert_allclose(share, 1 - taken.mean((1, 2)), atol=1e-6)
+    for hole in taken:
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        assert hole.sum() == len(rows) * len(columns)  # a rectangle
+    assert 0.6 < share.mean() < 0.8  # half is taken on average, less what lies beyond the edge
+
+
+def test_with_mixup_and_cutmix_half_of_the_images_get_each():
+    images, _, _ = mixed(mixup=50.0, cutmix=1.0)
+    pasted = ((images == np.asarray(IMAGES)) | (images == np.roll(IMAGES, 1, 0))).all((1, 2, 3))
+    assert 70 < pasted.sum() < 130
+
+
+def test_identical_images_mix_to_themselves():
+    same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
+    for fields in ({"augment__mixup": 1.0}, {"augment__cutmix": 1.0}):
+        np.testing.assert_allclose(mix(KEY, same, config(**fields).augment)[0], same, rtol=1e-6)

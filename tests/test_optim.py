@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from small import config
 
@@ -179,3 +180,28 @@ def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():
     assert np.vdot(turn, flat) > 0.9 * np.linalg.svd(flat)[1].sum() * singular.mean()  # the closest one to the gradient
     same = first_update(config(optimizer__weight_decay=0))
     np.testing.assert_allclose(updates["conv"]["kernel"], same["conv"]["kernel"])  # two axes: trained by SGD
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_sam_steps_by_the_gradient_uphill(name):
+    """The update is the plain optimizer's with the gradient at w + radius g / |g| (Foret et al. 2021, equation 2)."""
+
+    def gradient(params, _=None):
+        return jax.tree.map(lambda w: w**3, params)
+
+    def updates(radius, gradients):
+        c = config(optimizer__name=name, optimizer__sam_radius=radius, optimizer__weight_decay=0.01)
+        optimizer, params = make_optimizer(c, make_schedule(c, 10)), PARAMS
+        state, found = optimizer.init(params), []
+        for _ in range(3):
+            update, state = optimizer.update(gradients(params), state, params, grad_fn=gradient)
+            params = jax.tree.map(jnp.add, params, update)
+            found.append(update)
+        return found
+
+    def uphill(params):
+        g = gradient(params)
+        return gradient(jax.tree.map(lambda w, gw: w + 0.3 * gw / optax.tree.norm(g), params, g))
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates(0.3, gradient), updates(0, uphill))
+    assert not np.allclose(*(updates(r, gradient)[2]["conv"]["kernel"] for r in (0.3, 0)), rtol=1e-5)

@@ -22,7 +22,8 @@ from vgg_jax.runs.run import Run
 from vgg_jax.settings import code
 from vgg_jax.tables import table as tables, train
 from vgg_jax.tables.rows import TABLES
-from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, together
+from vgg_jax.training.step import init_state, make_recipe, make_train_chunk
+from vgg_jax.training.together import together
 
 PICTURES = True
 SHORT = SMALL | {"train.save_minutes": "0", "model.head_dropout": "(0.5, 0.5)"}

@@ -112,6 +112,25 @@ def test_one_image_a_device_is_no_batch_of_one():
     np.testing.assert_allclose(variances[1], variances[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_mixed_images_and_sharpness_aware_steps_do_not_depend_on_the_devices(micro_batch):
+    data, results = dataset(8), []
+    for devices in (1, 4):
+        c = config(
+            augment__policy="trivial", augment__mixup=0.4, augment__cutmix=1, optimizer__sam_radius=0.1,
+            train__batch_size=8, train__devices=devices, train__micro_batch=micro_batch,
+        )  # fmt: skip
+        recipe, placement = make_recipe(c, 4, 8), sharding.place(c)
+        chunk = placement.jit(make_train_chunk(c, recipe, data, placement))
+        state = placement.jit(init_state, static_argnums=0)(recipe, np.uint32(0))
+        images = placement.replicate({"image": data.images, "label": data.labels})
+        results.append(chunk(state, images, np.int32(1)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *(done.trained for done in results)
+    )
+    assert float(results[0].sums["loss"]) == pytest.approx(float(results[1].sums["loss"]), rel=1e-4)
+
+
 @pytest.mark.parametrize(("batch", "devices", "words"), [
     (30, 8, "nearest that fits is 32"), (3, 8, "nearest that fits is 8"), (33, 2, "nearest that fits is 32"),
     (32, 9, "JAX finds 8"),

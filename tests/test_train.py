@@ -181,6 +181,28 @@ def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
     assert mirrored[0] == straight[1] == mirrored[2] and 16 < sum(mirrored[0]) < 48
 
 
+def test_a_mixed_batch_is_scored_against_both_labels():
+    c = config(augment__mixup=1.0, train__batch_size=16)
+    batch = make_get_batch(c, DATA)(jax.random.key(0), jnp.int32(0), ON_DEVICE, jnp.arange(64))
+    np.testing.assert_array_equal(batch["other"], np.roll(batch["label"], 1))
+    recipe = make_recipe(c, 4, 64)
+    state = init_state(recipe, 0)
+    loss, (logits, _) = training_loss(recipe, state.params, state.batch_stats, batch, jax.random.key(1))
+    share = np.asarray(batch["share"])[:, None]
+    targets = share * np.eye(4)[batch["label"]] + (1 - share) * np.eye(4)[batch["other"]]
+    np.testing.assert_allclose(loss, optax.softmax_cross_entropy(logits, targets).mean(), rtol=1e-5)
+
+
+def test_sam_leaves_the_running_statistics_to_the_weights_that_are_kept():
+    states = []
+    for radius in (0, 0.5):
+        recipe = make_recipe(config(optimizer__sam_radius=radius), 4, 64)
+        states.append(jax.jit(make_train_step(recipe))(init_state(recipe, 0), BATCH)[0])
+    assert_same(states[0].batch_stats, states[1].batch_stats, rtol=1e-5, atol=1e-6)
+    distances = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), states[0].params, states[1].params)
+    assert max(jax.tree.leaves(distances)) > 1e-5
+
+
 BATCH = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
 
 

@@ -1,4 +1,4 @@
-"""Augmentation on the device: (key, images) -> images, on normalised float images."""
+"""Augmentation on the device, on normalised float images; `trivial` is for images before that."""
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,11 @@ def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str = "consta
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     """Zero a size x size square around a uniformly drawn pixel (DeVries & Taylor 2017), clipped at
     the image's edge."""
+    return jnp.where(_squares(key, images, size)[..., None], 0, images)
+
+
+def _squares(key: jax.Array, images: jax.Array, size: int | jax.Array) -> jax.Array:
+    """[N, H, W] bool: in each image a square around a drawn pixel, clipped at the edge; size: scalar or [N, 1]."""
     n, h, w, _ = images.shape
     row_key, column_key = jax.random.split(key)
     rows = jax.random.randint(row_key, (n, 1), 0, h) - size // 2
@@ -53,5 +58,32 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     y, x = jnp.arange(h)[None], jnp.arange(w)[None]
     in_rows = (y >= rows) & (y < rows + size)
     in_columns = (x >= columns) & (x < columns + size)
-    hole = in_rows[:, :, None] & in_columns[:, None, :]
-    return jnp.where(hole[..., None], 0, images)
+    return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+def mix(key: jax.Array, images: jax.Array, config: Augment) -> tuple[jax.Array, jax.Array]:
+    """Mix each image with the one before it in the batch.
+
+    mixup (Zhang et al. 2018) adds them in shares lambda and 1 - lambda, lambda ~ Beta(alpha, alpha). CutMix (Yun
+    et al. 2019) replaces a square of area 1 - lambda, clipped at the edge. Each image draws its own lambda, and with
+    both its own kind, each with probability 1/2.
+
+    Returns: (mixed images [N, H, W, C], the share of each that is still itself [N]).
+    """
+    n, side = images.shape[:2]
+    kind_key, blend_key, cut_key, place_key = jax.random.split(key, 4)
+    kept = []  # how much of each pixel is kept: [N, H, W]
+    if config.mixup:
+        kept.append(jnp.broadcast_to(_shares(blend_key, config.mixup, (n, 1, 1)), images.shape[:3]))
+    if config.cutmix:
+        sides = side * jnp.sqrt(1 - _shares(cut_key, config.cutmix, (n, 1)))
+        kept.append(1.0 - _squares(place_key, images, jnp.round(sides).astype(jnp.int32)))
+    keep = kept[0] if len(kept) == 1 else jnp.where(jax.random.bernoulli(kind_key, shape=(n, 1, 1)), *kept)
+    mixed = keep[..., None] * images + (1 - keep[..., None]) * jnp.roll(images, 1, 0)
+    return mixed, keep.mean((1, 2))
+
+
+def _shares(key: jax.Array, alpha: float, shape: tuple[int, ...]) -> jax.Array:
+    """Draws from Beta(alpha, alpha); where alpha is too small for a float32, 0 or 1, as it should be."""
+    alpha = max(alpha, 1e-30)
+    return jax.random.beta(key, alpha, alpha, shape)

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vgg_jax.datasets.augment import augment, mirror
+from vgg_jax.datasets.augment import augment, mirror, mix
 from vgg_jax.datasets.load import Dataset
+from vgg_jax.datasets.trivial import trivial_augment
 from vgg_jax.settings.fields import Config
 
-Batch = dict[str, jax.Array]  # {"image": [N, H, W, 3], "label": [N] int32}
+# {"image": [N, H, W, 3], "label": [N] int32}; of mixed images also {"other": [N] int32, "share": [N]}: the label of
+# what is mixed in, and the share of `label`.
+Batch = dict[str, jax.Array]
 # Streams of randomness, each folded into the run's key.
-INIT, SHUFFLE, AUGMENT, DROPOUT, MIRROR = range(5)
+INIT, SHUFFLE, AUGMENT, DROPOUT, MIRROR, POLICY, MIX = range(7)
 
 
 def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
@@ -24,17 +27,27 @@ def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequen
 
 def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax.Array, Batch, jax.Array], Batch]:
     """get_batch(key, step, data, order) -> the augmented batch of that step; order: from `epoch_order`."""
-    size = config.train.batch_size
+    size, c = config.train.batch_size, config.augment
     steps_per_epoch = len(dataset) // size
 
     def get_batch(key: jax.Array, step: jax.Array, data: Batch, order: jax.Array) -> Batch:
         chosen = lax.dynamic_slice(order, ((step % steps_per_epoch) * size,), (size,))
-        images = normalise(data["image"][chosen], dataset.mean, dataset.std)
-        augment_key = jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step)
-        if config.augment.flip == "alternate":
+
+        def drawn(stream: int) -> jax.Array:
+            return jax.random.fold_in(jax.random.fold_in(key, stream), step)
+
+        images, labels = data["image"][chosen], data["label"][chosen]
+        if c.policy == "trivial":
+            images = trivial_augment(drawn(POLICY), images)
+        images = normalise(images, dataset.mean, dataset.std)
+        if c.flip == "alternate":
             at_first = jax.random.bernoulli(jax.random.fold_in(key, MIRROR), shape=(len(dataset),))[chosen]
             images = mirror(images, at_first ^ (step // steps_per_epoch % 2 == 1))
-        return {"image": augment(augment_key, images, config.augment), "label": data["label"][chosen]}
+        images = augment(drawn(AUGMENT), images, c)
+        if not (c.mixup or c.cutmix):
+            return {"image": images, "label": labels}
+        mixed, share = mix(drawn(MIX), images, c)
+        return {"image": mixed, "label": labels, "other": jnp.roll(labels, 1), "share": share}
 
     return get_batch
 

@@ -16,7 +16,7 @@ from vgg_jax.landscape.networks import Network
 from vgg_jax.landscape.score import make_score
 from vgg_jax.landscape.surface import Score
 from vgg_jax.settings.fields import Config, Landscape
-from vgg_jax.training.step import together
+from vgg_jax.training.together import together
 
 LINE = (-1.0, -0.5, 0.0, 0.5, 1.0)  # places on a line, in units of config.landscape.surface_radius
 # name -> (moment, BatchNorm's statistics). Stored ones are not asked for at equal loss: training is fast there, and its

@@ -15,7 +15,8 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.optim import make_optimizer
-from vgg_jax.training.step import TrainState, first_images, init_state, make_recipe, make_train_step, together
+from vgg_jax.training.step import TrainState, first_images, init_state, make_recipe, make_train_step
+from vgg_jax.training.together import together
 
 
 def train(

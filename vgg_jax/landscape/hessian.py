@@ -9,7 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from vgg_jax.landscape.surface import filter_norms
-from vgg_jax.training.step import together
+from vgg_jax.training.together import together
 
 Objective = Callable[[Any], jax.Array]
 

@@ -14,7 +14,8 @@ from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.vgg import VGG
 from vgg_jax.settings.fields import Config
-from vgg_jax.training.step import Recipe, TrainState, step_dropout_key, together, training_loss
+from vgg_jax.training.step import Recipe, TrainState, step_dropout_key, training_loss
+from vgg_jax.training.together import together
 
 Together = Callable[[Callable[[Any], Any], Any], Any]
 
@@ -100,7 +101,8 @@ def make_measure(
             return training_loss(recipe, params, state.batch_stats, batch, key)[0]
 
         def moves(gradient: Any) -> list[Any]:
-            update, _ = recipe.optimizer.update(gradient, state.opt_state, state.params)
+            again = jax.grad(objective)
+            update, _ = recipe.optimizer.update(gradient, state.opt_state, state.params, grad_fn=lambda w, _: again(w))
             return [jax.tree.map(jnp.negative, gradient), update]
 
         here, (down, update) = along(objective, state.params, moves, sizes)

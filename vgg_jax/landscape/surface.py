@@ -10,7 +10,7 @@ import numpy as np
 
 from vgg_jax.console.progress import Progress
 from vgg_jax.landscape import kept
-from vgg_jax.training.step import together
+from vgg_jax.training.together import together
 
 BATCH = 8  # grid points per call
 

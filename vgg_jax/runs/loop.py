@@ -36,9 +36,9 @@ from vgg_jax.training.step import (
     init_state,
     make_recipe,
     make_train_chunk,
-    together,
     zero_sums,
 )
+from vgg_jax.training.together import together
 
 CHUNK_SECONDS = 2.0  # how long a chunk should take: the bar moves and stop signals are handled this often
 
@@ -235,6 +235,9 @@ class _Loop:
         batch = make_get_batch(self.config, dataset)(key, jnp.int32(0), images, order)
         n = min(64, self.config.train.batch_size)
         names = [dataset.class_names[i] for i in batch["label"][:n]]
+        if "other" in batch:
+            others = [dataset.class_names[i] for i in batch["other"][:n]]
+            names = [f"{share:.0%} {a} + {b}" for share, a, b in zip(batch["share"], names, others)]
         pictures.samples(batch["image"][:n], names, dataset, run.workdir / "samples.png")
 
 

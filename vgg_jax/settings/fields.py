@@ -126,6 +126,9 @@ class Augment:
         only=("augment.crop",),
     )  # fmt: skip
     cutout = field(0, "side in pixels of a square set to 0 after normalisation", low=0, high=512)
+    policy = field("none", "trivial: TrivialAugment, one of 14 changes to each image", "none", "trivial", before="none")
+    mixup = field(0.0, "Beta(a, a) draws the shares in which images are blended; 0: none", low=0, high=100, before=0.0)
+    cutmix = field(0.0, "Beta(a, a) draws the area that is another image's; 0: none", low=0, high=100, before=0.0)
 
 
 class Loss:
@@ -146,6 +149,7 @@ class Optimizer:
     muon_momentum = field(0.6, "momentum of the convolution kernels", low=0, high=0.9999, before=0.6, only=_MUON)
     weight_decay = field(5e-4, "not for muon's convolution kernels, whose norms are fixed; 0: none", low=0, high=1e3)
     decay = field("all", "the parameters with weight decay", "all", "kernels", only=("optimizer.weight_decay",))
+    sam_radius = field(0.0, "sharpness-aware steps (SAM): how far uphill; 0: none", low=0, high=1e3, before=0.0)
 
 
 class Schedule:
@@ -202,12 +206,8 @@ class Landscape:
         (0.01, 0.02, 0.05, 0.1, 0.2), "step sizes e of probes at w - e * gradient", low=1e-12, high=1e6
     )
     update_sizes: tuple[float, ...] = field(
-        (0.5, 1.0, 2.0, 4.0, 8.0),
-        "step sizes of probes along the optimizer's update",
-        low=1e-12,
-        high=1e6,
-        before=(1.0,),
-    )
+        (0.5, 1.0, 2.0, 4.0, 8.0), "step sizes of probes along the update", low=1e-12, high=1e6, before=(1.0,),
+    )  # fmt: skip
     equal_loss = field(0.5, "training loss of the comparison at equal loss; 0: none", low=0, high=1e6, before=0.0)
     learning_rates: tuple[float, ...] = field(
         (1e-3, 2e-3, 1e-4, 5e-4), "learning rates of the learning-rate band", low=1e-12, high=1e6,

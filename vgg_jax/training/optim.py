@@ -50,12 +50,22 @@ def goes_on(config: Config, longer: Config) -> bool:
     return warmup_epochs(config) == warmup_epochs(longer) and config.schedule.name in ("constant", "step", "milestones")
 
 
-def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
+def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """The optimizer; its `update` takes grad_fn, (params, _) -> gradients on the same batch, for SAM.
+
+    sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
 
     muon trains the convolution kernels, without decay, and sgd everything else. bias_rate multiplies
-    the learning rate of every bias.
+    the learning rate of every bias. sam_radius makes the gradients those at w + radius g / |g| (Foret et al. 2021).
     """
+    optimizer = _make_optimizer(config, schedule)
+    if radius := config.optimizer.sam_radius:
+        uphill = optax.chain(optax.contrib.normalize(), optax.sgd(radius))
+        optimizer = optax.contrib.sam(optimizer, uphill, opaque_mode=True)
+    return optax.with_extra_args_support(optimizer)
+
+
+def _make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     c = config.optimizer
     mask = functools.partial(is_named, "kernel") if c.decay == "kernels" else None
     decay = [optax.add_decayed_weights(c.weight_decay, mask)] if c.weight_decay else []

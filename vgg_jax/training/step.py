@@ -59,7 +59,7 @@ class Recipe(NamedTuple):
     model: nn.Module
     axis_name: str  # a mapped axis to average over, or ""
     schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     slices: int  # micro-batches in a batch
     average: float  # decay of the moving average, or 0
@@ -120,7 +120,10 @@ def training_loss(
         mutable=["batch_stats"],
         rngs={"dropout": dropout_key},
     )
-    return recipe.loss(logits, batch["label"]).mean(), (logits, updated.get("batch_stats", {}))
+    loss = recipe.loss(logits, batch["label"])
+    if "other" in batch:  # mixed images
+        loss = batch["share"] * loss + (1 - batch["share"]) * recipe.loss(logits, batch["other"])
+    return loss.mean(), (logits, updated.get("batch_stats", {}))
 
 
 def step_dropout_key(state: TrainState) -> jax.Array:
@@ -179,7 +182,12 @@ def make_train_step(
         grads, batch_stats, metrics = gradients(state.params, state.batch_stats, batch, dropout_key)
         if axis:
             grads, metrics = lax.pmean((grads, metrics), axis)
-        updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
+
+        def elsewhere(params: Any, _: int) -> Any:
+            grads = gradients(params, state.batch_stats, batch, dropout_key)[0]
+            return lax.pmean(grads, axis) if axis else grads
+
+        updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params, grad_fn=elsewhere)
         params = optax.apply_updates(state.params, updates)
         state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
         if recipe.average:
@@ -233,14 +241,3 @@ def make_train_chunk(
         return lax.fori_loop(0, n, body, state)
 
     return train_chunk
-
-
-def together(function: Callable[[Any], Any], many: Any) -> Any:
-    """Apply function to each entry along the leading axis of a tree, in one program.
-
-    `vmap`; on a CPU one entry after the other (`lax.map`), since batched matrix products are no
-    faster there (0.8 to 1.0 times). Either may round differently from a separate run.
-    """
-    if jax.default_backend() == "cpu":
-        return lax.map(function, many)
-    return jax.vmap(function)(many)
