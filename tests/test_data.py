@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 from small import config, write_folder
 
 from vgg_jax.datasets.folder import read_picture
@@ -28,7 +29,11 @@ def test_digits_are_the_real_ones():
     assert train.images.shape[1:] == (32, 32, 3) and train.images.dtype == np.uint8
     assert train.labels.dtype == np.int32 and set(train.labels) == set(range(10))
     assert train.class_names == tuple("0123456789")
-    assert train.images.max() > 200
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    np.testing.assert_array_equal(np.concatenate([test.labels, train.labels]), labels[order])
+    largest = np.concatenate([test.images, train.images]).max((1, 2, 3)).astype(float) * 16 / 255
+    np.testing.assert_allclose(largest, pixels[order].max(1), atol=3)  # enlarging blurs a little
     assert not {i.tobytes() for i in train.images} & {i.tobytes() for i in test.images}
 
 

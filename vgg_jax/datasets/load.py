@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from vgg_jax.datasets import cifar
 from vgg_jax.datasets.folder import folder
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config, Data
+
+_DIGITS = "sklearn/datasets/data/digits.csv.gz"  # in scikit-learn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +173,9 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
 def _digits(size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey, resized; a fixed 360 of them are the test set."""
-    from sklearn.datasets import load_digits
-
-    given: Any = load_digits(return_X_y=True)  # with pandas installed, its type also allows a table
-    grey, labels = given
-    pictures = (grey.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    # The file that sklearn.datasets.load_digits reads; importing that takes a second.
+    table = np.loadtxt(str(metadata.distribution("scikit-learn").locate_file(_DIGITS)), delimiter=",")
+    labels, pictures = table[:, 64], (table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     resized = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BILINEAR)) for p in pictures]
     images = np.repeat(np.stack(resized)[..., None], 3, -1)
     labels = labels.astype(np.int32)

@@ -230,9 +230,14 @@ class _Loop:
             run.checkpoints.wait()
 
     def _draw_samples(self, run: Run, images: Any) -> None:
-        dataset, key = self.data["train"], jax.random.key(np.uint32(run.config.seed))
-        order = epoch_order(key, jnp.int32(0), len(dataset))
-        batch = make_get_batch(self.config, dataset)(key, jnp.int32(0), images, order)
+        dataset, get_batch = self.data["train"], make_get_batch(self.config, self.data["train"])
+
+        @jax.jit
+        def first_batch(seed: jax.Array, images: Batch) -> Batch:
+            key, start = jax.random.key(seed), jnp.int32(0)
+            return get_batch(key, start, images, epoch_order(key, start, len(dataset)))
+
+        batch = jax.device_get(first_batch(np.uint32(run.config.seed), images))
         n = min(64, self.config.train.batch_size)
         names = [dataset.class_names[i] for i in batch["label"][:n]]
         if "other" in batch:
