@@ -166,10 +166,12 @@ CONTENDERS = {
 }
 
 
-def names(config: Any, all_dtypes: bool, gpu: bool) -> list[str]:
-    """Those that could take part: of the config's dtype or of both, CUDA graphs on a GPU only."""
+def names(config: Any, all_dtypes: bool, gpu: bool, without: str = "") -> list[str]:
+    """Those that could take part: of the config's dtype or of both, CUDA graphs on a GPU only; of the rivals those
+    without that text in their name."""
     dtypes = SUFFIX if all_dtypes else (config.model.dtype,)
-    return [n for n, c in CONTENDERS.items() if c.dtype in dtypes and (gpu or "CUDA graphs" not in n)]
+    found = [n for n, c in CONTENDERS.items() if c.dtype in dtypes and (gpu or "CUDA graphs" not in n)]
+    return [n for n in found if not (without and without in n and not n.startswith("vgg_jax"))]
 
 
 def pytorch_lacks(config: Any) -> str:

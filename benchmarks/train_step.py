@@ -1,6 +1,6 @@
 """Training steps a second: this package, stock Flax and PyTorch, in turn on the same machine.
 
-python -m benchmarks.train_step [--config configs/bn.py] [--batch_size 128] [--rounds 5] [--all] [--json FILE]
+python -m benchmarks.train_step [--config configs/bn.py] [--rounds 5] [--all] [--without Flax]
 
 The network and the loss are the config's, the optimizer is SGD for all. Each contender is a process
 of its own that holds one network and waits; the rounds go A B C A B C, so that a machine whose speed
@@ -10,7 +10,8 @@ five batches of random images in the same order, again and again, from the devic
 ten losses differ from vgg_jax's is shown.
 PyTorch takes part eager and compiled, NCHW and channels-last, on a GPU also with CUDA graphs; it computes in the
 config's dtype by autocast. With --all each takes part in float32 and in bfloat16. Contenders that cannot run here are
-left out. Peak memory includes what compiling and choosing algorithms take; on a CPU it is read from Linux.
+left out, and so are those whose name contains --without: on a CPU stock Flax takes most of the time. Peak memory
+includes what compiling and choosing algorithms take; on a CPU it is read from Linux.
 """
 
 import importlib.metadata
@@ -55,12 +56,12 @@ def _make_peak_flops(dtype: str) -> Callable[[], float]:
     return lambda: 2 * n**3 / min(seconds() for _ in range(10))
 
 
-def _start(us: str, config: Any, argv: Sequence[str], all_dtypes: bool) -> dict[str, Worker]:
-    """The contenders that can run here, compiled and warm; `us` must."""
+def _start(us: str, config: Any, argv: Sequence[str], all_dtypes: bool, without: str) -> dict[str, Worker]:
+    """The contenders that can run here and do not have `without` in their name, compiled and warm; `us` must."""
     import jax
 
     gpu, workers, lacks = jax.default_backend() == "gpu", {}, contenders.pytorch_lacks(config)
-    names = contenders.names(config, all_dtypes, gpu)
+    names = contenders.names(config, all_dtypes, gpu, without)
     if lacks:
         print(f"left out: PyTorch ({lacks})", file=sys.stderr, flush=True)
         names = [name for name in names if not name.startswith("PyTorch")]
@@ -77,12 +78,12 @@ def _start(us: str, config: Any, argv: Sequence[str], all_dtypes: bool) -> dict[
     return workers
 
 
-def compare(config: Any, argv: Sequence[str], rounds: int, all_dtypes: bool) -> dict[str, Any]:
+def compare(config: Any, argv: Sequence[str], rounds: int, all_dtypes: bool, without: str) -> dict[str, Any]:
     """Everything measured, a row a contender, the fastest first."""
     from vgg_jax.model import network
 
     us = f"vgg_jax{SUFFIX[config.model.dtype]}"
-    workers = _start(us, config, argv, all_dtypes)
+    workers = _start(us, config, argv, all_dtypes, without)
     peak_flops = {dtype: _make_peak_flops(dtype) for dtype in dict.fromkeys(CONTENDERS[n].dtype for n in workers)}
     count = max(1, round(ROUND_SECONDS / workers[us].seconds))
     turns, peaks = [], []
@@ -156,6 +157,7 @@ def main(argv: Sequence[str]) -> None:
         "--batch_size": {"type": int, "default": 128},
         "--rounds": {"type": int, "default": 5},
         "--all": {"action": "store_true", "help": "float32 and bfloat16, not only the config's dtype"},
+        "--without": {"default": "", "help": "leave out contenders with this in their name"},
         "--json": {"help": "also write the figures here"},
         "--worker": {"help": "used by the command itself"},
     })  # fmt: skip
@@ -165,7 +167,11 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process and its workers share a GPU
     from vgg_jax.runs import origin
 
-    facts = {"config": given.config, **origin.describe(), **compare(config, argv, given.rounds, given.all)}
+    facts = {
+        "config": given.config,
+        **origin.describe(),
+        **compare(config, argv, given.rounds, given.all, given.without),
+    }
     if any(name.startswith("PyTorch") for name in facts["rows"]):
         facts["packages"] |= {"torch": importlib.metadata.version("torch")}
     print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")

@@ -92,3 +92,10 @@ def test_an_unfinished_variation_has_an_empty_row():
     assert "| a/b |  |  |  |  |" in tables.markdown(rows)
     with pytest.raises(UserError, match="1 to 1000"):
         train.count(1001)
+
+
+@pytest.mark.parametrize("name", ["modern", "speedrun_mini"])
+def test_shipped_sweeps_can_be_run(name, tmp_path):
+    jobs = tables.plan(name, {"data.validation_size": "5000"}, 2, tmp_path)
+    assert "unchanged" in jobs and len(jobs) >= 3
+    assert all(len(seeded) == 2 for seeded in jobs.values())
