@@ -75,7 +75,7 @@ def test_who_takes_part():
         "PyTorch channels-last", "PyTorch channels-last, compiled",
     ]  # fmt: skip
     assert names("float32", False, without="compiled") == plain[:3] + plain[4:5]
-    assert names("float32", False, without="a") == ["vgg_jax", "PyTorch NCHW"]
+    assert names("float32", True, without="P") == ["vgg_jax", "stock Flax", "vgg_jax, bfloat16", "stock Flax, bfloat16"]
     half = [f"{name}, bfloat16" for name in plain]
     assert names("bfloat16", False) == half
     assert names("float32", True) == names("bfloat16", True) == plain + half
