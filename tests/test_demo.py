@@ -102,7 +102,11 @@ def test_the_maps_are_what_the_stages_give(fields):
     assert list(seen.maps) == [f"stage {i}" for i in range(1, 4)]
     sizes = [maps.shape[1] for maps in seen.maps.values()]
     assert sizes == ([16, 8, 4] if fields.get("pool") == "first" else [32, 16, 8])
-    assert set(seen.norms) == (set() if fields.get("batch_norm") == "none" else set(seen.maps))
+    assert set(seen.norms) == set(seen.maps)
+    assert {after is None for _, after in seen.norms.values()} == {fields.get("batch_norm") == "none"}
+    if fields.get("batch_norm") == "none":
+        given, _ = seen.norms["stage 1"]
+        np.testing.assert_array_equal(seen.maps["stage 1"], jax.nn.relu(given))
     if fields.get("batch_norm") != "after":
         assert min(float(maps.min()) for maps in seen.maps.values()) == 0
     else:
@@ -134,6 +138,9 @@ def test_a_column_says_what_there_is_and_escapes_names(look):
     plain = look._replace(draws=None, rates={}, stages=[stage._replace(norm=None) for stage in look.stages])
     text = drawing.column("a", tuple("0123456789"), plain)
     assert "Dropout: this network has none." in text and "BatchNorm: none in this stage." in text and "<svg" not in text
+    alone = look._replace(stages=[stage._replace(norm=(np.ones((4, 4, 3)), None)) for stage in look.stages])
+    text = drawing.column("a", tuple("0123456789"), alone)
+    assert "Spread of a channel 0 to 0 after the convolution" in text and text.count("<polyline") == len(look.stages)
     draws = np.tile(look.probabilities, (looking.DRAWS, 1))
     text = drawing.column("a", tuple("0123456789"), look._replace(draws=draws, rates={"a": 0.3, "b": 0.5}))
     assert "drops 30%, 50% of the values" in text and "30 of them name" in text

@@ -37,6 +37,7 @@ def ranking(look: Look) -> np.ndarray:
 
 def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "", order: np.ndarray | None = None) -> Html:
     """Everything about one picture and one run; order: the classes with a bar, so that runs can be read across."""
+    normalised = any(stage.norm and stage.norm[1] is not None for stage in look.stages)
     return element("section", [
         element("h2", name),
         _verdict(classes, look, truth),
@@ -45,7 +46,7 @@ def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "", ord
         element("h3", "Where it looked"),
         _where(classes[int(look.probabilities.argmax())], look),
         element("h3", "What each stage made of it"),
-        element("p", STAGES + (NORMS if any(stage.norm for stage in look.stages) else ""), class_="demo-said"),
+        element("p", STAGES + (NORMS if normalised else ""), class_="demo-said"),
         [_stage(stage) for stage in look.stages] or element("p", "This network has no maps to show."),
     ], class_="demo-run", aria_label=name)  # fmt: skip
 
@@ -103,11 +104,14 @@ def _stage(stage: Stage) -> Html:
     h, w, c = stage.shape
     maps = [_image(heat(each), f"map {number} of {stage.name}") for number, each in enumerate(stage.strongest, 1)]
     title = f"{stage.name.capitalize()}: {c} maps of {h}x{w}; {stage.off:.0%} of all values are zero or below"
-    if stage.norm is None:
-        below: Html = element("p", "BatchNorm: none in this stage.", class_="demo-said")
-    else:
+    below: Html = element("p", "BatchNorm: none in this stage.", class_="demo-said")
+    if stage.norm is not None:
         before, after = stage.norm
-        said = f"BatchNorm: spread of a channel {_between(before)} before (grey), {_between(after)} after (orange)"
+        said = f"BatchNorm: spread of a channel {_between(before)} before (grey)"
+        if after is None:
+            said = f"BatchNorm: none in this stage. Spread of a channel {_between(before)} after the convolution (grey)"
+        else:
+            said += f", {_between(after)} after (orange)"
         below = element("figure", _histogram(before, after), element("figcaption", said))
     return element("div", element("h4", title), element("div", maps, class_="demo-maps"), below, class_="demo-stage")
 
@@ -118,13 +122,14 @@ def _between(values: np.ndarray) -> str:
     return f"{low:.2g} to {high:.2g}"
 
 
-def _histogram(before: np.ndarray, after: np.ndarray) -> Html:
-    """Both distributions over one axis, as two outlines."""
-    both = np.concatenate([before.ravel(), after.ravel()])
-    low, high = (float(q) for q in np.quantile(both, (0.002, 0.998)))
+def _histogram(before: np.ndarray, after: np.ndarray | None) -> Html:
+    """Both distributions over one axis, as two outlines; one where there is no BatchNorm."""
+    given = [(before, "before")] + ([] if after is None else [(after, "after")])
+    everything = np.concatenate([values.ravel() for values, _ in given])
+    low, high = (float(q) for q in np.quantile(everything, (0.002, 0.998)))
     edges = np.linspace(low, max(high, low + 1e-6), 61)
     lines = []
-    for values, kind in ((before, "before"), (after, "after")):
+    for values, kind in given:
         counts = np.histogram(np.clip(values.ravel(), edges[0], edges[-1]), edges)[0]
         heights = 58 - 54 * counts / max(counts.max(), 1)
         points = " ".join(f"{300 * i / 59:.1f},{y:.1f}" for i, y in enumerate(heights))
@@ -137,9 +142,8 @@ def _histogram(before: np.ndarray, after: np.ndarray) -> Html:
         zero = 300 * -low / (high - low)
         ticks += [element("line", x1=f"{zero:.1f}", x2=f"{zero:.1f}", y1="0", y2="60"),
                   element("text", "0", x=f"{zero:.1f}", y="72", text_anchor="middle")]  # fmt: skip
-    return element(
-        "svg", ticks, lines, viewBox="0 0 300 76", role="img", aria_label="values before and after BatchNorm"
-    )
+    said = "values after the convolution" if after is None else "values before and after BatchNorm"
+    return element("svg", ticks, lines, viewBox="0 0 300 76", role="img", aria_label=said)
 
 
 def _figure(pixels: np.ndarray, said: str) -> Html:

@@ -27,14 +27,15 @@ class Stage(NamedTuple):
       shape: (H, W, C) of its maps.
       strongest: the SHOWN maps [K, H, W] with the highest means, strongest first.
       off: the share of all maps' elements that are not above zero.
-      norm: (input, output) of the stage's last BatchNorm [H, W, C], or None.
+      norm: what the stage's last BatchNorm is given and gives [H, W, C]; without one, what the last convolution gives,
+        and None; None without a convolution.
     """
 
     name: str
     shape: tuple[int, ...]
     strongest: np.ndarray
     off: float
-    norm: tuple[np.ndarray, np.ndarray] | None
+    norm: tuple[np.ndarray, np.ndarray | None] | None
 
 
 class Look(NamedTuple):
@@ -142,5 +143,5 @@ def evidence_stage(shapes: dict[str, tuple[int, ...]]) -> str:
 
 def _stage(name: str, maps: np.ndarray, norm: Any) -> Stage:
     strongest = np.argsort(-maps.mean((0, 1)), kind="stable")[:SHOWN]
-    through = (norm[0][0], norm[1][0]) if norm else None
+    through = (norm[0][0], None if norm[1] is None else norm[1][0]) if norm else None
     return Stage(name, maps.shape, np.moveaxis(maps[..., strongest], -1, 0), float((maps <= 0).mean()), through)

@@ -12,11 +12,17 @@ from vgg_jax.model.vgg import VGG
 
 
 class Signals(NamedTuple):
-    """logits [N, classes]; by stage, of its last layer: maps [N, H, W, C], and (input, output) of BatchNorm."""
+    """What one pass gives, [N, H, W, C] by stage.
+
+    Attributes:
+      logits: [N, classes].
+      maps: of the stage's last layer.
+      norms: what the stage's last BatchNorm is given and gives; without one, what the last convolution gives, and None.
+    """
 
     logits: jax.Array
     maps: dict[str, jax.Array]
-    norms: dict[str, tuple[jax.Array, jax.Array]]
+    norms: dict[str, tuple[jax.Array, jax.Array | None]]
 
 
 def watch(
@@ -38,7 +44,7 @@ def watch(
     """
     wanted = _last_layers(model, variables, images)
     maps: dict[str, jax.Array] = {}
-    norms: dict[str, tuple[jax.Array, jax.Array]] = {}
+    norms: dict[str, tuple[jax.Array, jax.Array | None]] = {}
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         layer = context.module
@@ -50,8 +56,10 @@ def watch(
             stage = wanted[name]
             output = output + added[stage] if added and stage in added else output
             maps[stage] = output
-        if isinstance(layer, nn.BatchNorm) and context.method_name == "__call__" and output.ndim == 4:
-            norms[_stage(model, str(layer.name), output)] = (args[0], output)
+        if isinstance(layer, (nn.BatchNorm, nn.Conv)) and context.method_name == "__call__" and output.ndim == 4:
+            stage, normalises = _stage(model, str(layer.name), output), isinstance(layer, nn.BatchNorm)
+            if normalises or norms.get(stage, (output, None))[1] is None:
+                norms[stage] = (args[0], output) if normalises else (output, None)
         return output
 
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
