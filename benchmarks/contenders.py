@@ -167,8 +167,8 @@ CONTENDERS = {
 
 
 def names(config: Any, all_dtypes: bool, gpu: bool, without: str = "") -> list[str]:
-    """Those that could take part: of the config's dtype or of both, CUDA graphs on a GPU only; of the rivals those
-    without that text in their name."""
+    """Those that could take part: of the config's dtype or of both, CUDA graphs on a GPU only; not the rivals whose
+    name contains `without`."""
     dtypes = SUFFIX if all_dtypes else (config.model.dtype,)
     found = [n for n, c in CONTENDERS.items() if c.dtype in dtypes and (gpu or "CUDA graphs" not in n)]
     return [n for n in found if not (without and without in n and not n.startswith("vgg_jax"))]

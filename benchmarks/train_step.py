@@ -1,6 +1,7 @@
 """Training steps a second: this package, stock Flax and PyTorch, in turn on the same machine.
 
-python -m benchmarks.train_step [--config configs/bn.py] [--rounds 5] [--all] [--without Flax]
+python -m benchmarks.train_step [--config configs/bn.py] [--batch_size 128] [--rounds 5] [--all] [--without Flax]
+                                [--json FILE]
 
 The network and the loss are the config's, the optimizer is SGD for all. Each contender is a process
 of its own that holds one network and waits; the rounds go A B C A B C, so that a machine whose speed
@@ -34,7 +35,7 @@ from vgg_jax.settings import config as configs
 ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes in this, at least one
 SAME_FOR_ALL = {
     "train.micro_batch": "0", "train.average": "0", "optimizer.name": "sgd", "optimizer.bias_rate": "1",
-    "optimizer.decay": "all", "schedule.name": "constant", "schedule.warmup_epochs": "0",
+    "optimizer.decay": "all", "optimizer.sam_radius": "0", "schedule.name": "constant", "schedule.warmup_epochs": "0",
     "optimizer.learning_rate": "0.01",  # gentle, so that losses stay comparable
 }  # fmt: skip
 

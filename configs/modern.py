@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Each part left out, or another added: vgg-jax sweep --config modern."""
+    """One change at a time: a part left out, changed or added. For vgg-jax sweep --config modern."""
     yield {}
     yield {"augment.cutout": 0}
     yield {"loss.label_smoothing": 0.0}

@@ -22,5 +22,6 @@ def get_config() -> ConfigDict:
 def sweep() -> Iterator[dict[str, Any]]:
     """Both learning rates lower and higher: vgg-jax sweep --config speedrun_mini."""
     yield {}
+    given = get_config().optimizer
     for factor in (0.7, 1.4):
-        yield {"optimizer.muon_rate": round(0.12 * factor, 3), "optimizer.learning_rate": round(0.83 * factor, 3)}
+        yield {f"optimizer.{rate}": round(given[rate] * factor, 3) for rate in ("muon_rate", "learning_rate")}

@@ -69,7 +69,6 @@ def test_mixup_blends_each_image_with_the_one_before_it():
     np.testing.assert_allclose(kept, np.broadcast_to(share[:, None, None, None], kept.shape), atol=0.02)
     assert stats.kstest(share, "uniform").pvalue > 0.01  # Beta(1, 1)
     assert np.std(mixed(mixup=0.1)[1]) > 0.4 > 0.1 > np.std(mixed(mixup=50.0)[1])
-    assert set(mixed(mixup=1e-40)[1]) == {0, 1}
 
 
 def test_cutmix_takes_one_square_from_the_image_before():

@@ -37,6 +37,12 @@ def test_digits_are_the_real_ones():
     assert not {i.tobytes() for i in train.images} & {i.tobytes() for i in test.images}
 
 
+def test_digits_are_found_where_scikit_learn_keeps_them_elsewhere(monkeypatch):
+    images = digits()["train"].images
+    monkeypatch.setattr("vgg_jax.datasets.load._DIGITS", "moved")
+    np.testing.assert_array_equal(digits()["train"].images, images)
+
+
 def test_validation_is_drawn_from_training_images_by_seed():
     whole = {i.tobytes() for i in digits()["train"].images}
     data = digits(data__validation_size=100)

@@ -102,15 +102,15 @@ def test_the_maps_are_what_the_stages_give(fields):
     assert list(seen.maps) == [f"stage {i}" for i in range(1, 4)]
     sizes = [maps.shape[1] for maps in seen.maps.values()]
     assert sizes == ([16, 8, 4] if fields.get("pool") == "first" else [32, 16, 8])
-    assert set(seen.norms) == set(seen.maps)
-    assert {after is None for _, after in seen.norms.values()} == {fields.get("batch_norm") == "none"}
+    assert set(seen.values) == set(seen.maps)
+    assert {after is None for _, after in seen.values.values()} == {fields.get("batch_norm") == "none"}
     if fields.get("batch_norm") == "none":
-        given, _ = seen.norms["stage 1"]
+        given, _ = seen.values["stage 1"]
         np.testing.assert_array_equal(seen.maps["stage 1"], jax.nn.relu(given))
     if fields.get("batch_norm") != "after":
         assert min(float(maps.min()) for maps in seen.maps.values()) == 0
     else:
-        np.testing.assert_array_equal(seen.maps["stage 1"], seen.norms["stage 1"][1])
+        np.testing.assert_array_equal(seen.maps["stage 1"], seen.values["stage 1"][1])
 
 
 def test_dropout_drops_its_share_and_leaves_batch_norm_as_it_is():
@@ -135,10 +135,10 @@ def test_a_column_says_what_there_is_and_escapes_names(look):
     assert EVIL not in text and "&lt;img src=x" in text
     assert not re.findall(r'(?:src|href)="(?!data:image/png)', text)
     assert "Dropout drops" in text if look.draws is not None else "Dropout: this network has none." in text
-    plain = look._replace(draws=None, rates={}, stages=[stage._replace(norm=None) for stage in look.stages])
+    plain = look._replace(draws=None, rates={}, stages=[stage._replace(values=None) for stage in look.stages])
     text = drawing.column("a", tuple("0123456789"), plain)
     assert "Dropout: this network has none." in text and "BatchNorm: none in this stage." in text and "<svg" not in text
-    alone = look._replace(stages=[stage._replace(norm=(np.ones((4, 4, 3)), None)) for stage in look.stages])
+    alone = look._replace(stages=[stage._replace(values=(np.ones((4, 4, 3)), None)) for stage in look.stages])
     text = drawing.column("a", tuple("0123456789"), alone)
     assert "Spread of a channel 0 to 0 after the convolution" in text and text.count("<polyline") == len(look.stages)
     draws = np.tile(look.probabilities, (looking.DRAWS, 1))

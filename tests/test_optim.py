@@ -184,7 +184,7 @@ def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_sam_steps_by_the_gradient_uphill(name):
-    """The update is the plain optimizer's with the gradient at w + radius g / |g| (Foret et al. 2021, equation 2)."""
+    """The update is the plain optimizer's with the gradient at w + rho g / |g| (Foret et al. 2021, equations 2, 3)."""
 
     def gradient(params, _=None):
         return jax.tree.map(lambda w: w**3, params)
@@ -205,3 +205,10 @@ def test_sam_steps_by_the_gradient_uphill(name):
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates(0.3, gradient), updates(0, uphill))
     assert not np.allclose(*(updates(r, gradient)[2]["conv"]["kernel"] for r in (0.3, 0)), rtol=1e-5)
+
+
+def test_sam_survives_a_gradient_of_zero():
+    c = config(optimizer__sam_radius=0.3, optimizer__weight_decay=0)
+    optimizer, zero = make_optimizer(c, make_schedule(c, 10)), jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = optimizer.update(zero, optimizer.init(PARAMS), PARAMS, grad_fn=lambda *_: zero)
+    assert all((np.asarray(update) == 0).all() for update in jax.tree.leaves(updates))

@@ -181,16 +181,28 @@ def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
     assert mirrored[0] == straight[1] == mirrored[2] and 16 < sum(mirrored[0]) < 48
 
 
-def test_a_mixed_batch_is_scored_against_both_labels():
-    c = config(augment__mixup=1.0, train__batch_size=16)
+@pytest.mark.parametrize("name", ["cross_entropy", "squared_error"])
+def test_a_mixed_batch_has_the_gradient_of_mixed_targets(name):
+    c = config(augment__mixup=1.0, train__batch_size=16, loss__name=name)
     batch = make_get_batch(c, DATA)(jax.random.key(0), jnp.int32(0), ON_DEVICE, jnp.arange(64))
     np.testing.assert_array_equal(batch["other"], np.roll(batch["label"], 1))
     recipe = make_recipe(c, 4, 64)
     state = init_state(recipe, 0)
-    loss, (logits, _) = training_loss(recipe, state.params, state.batch_stats, batch, jax.random.key(1))
     share = np.asarray(batch["share"])[:, None]
     targets = share * np.eye(4)[batch["label"]] + (1 - share) * np.eye(4)[batch["other"]]
-    np.testing.assert_allclose(loss, optax.softmax_cross_entropy(logits, targets).mean(), rtol=1e-5)
+
+    def ours(params):
+        return training_loss(recipe, params, state.batch_stats, batch, jax.random.key(1))
+
+    def expected(params):
+        logits = ours(params)[1][0]
+        if name == "squared_error":
+            return jnp.mean((logits - targets) ** 2)
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    assert_same(jax.grad(ours, has_aux=True)(state.params)[0], jax.grad(expected)(state.params), rtol=1e-3, atol=1e-6)
+    if name == "cross_entropy":
+        np.testing.assert_allclose(ours(state.params)[0], expected(state.params), rtol=1e-5)
 
 
 def test_sam_leaves_the_running_statistics_to_the_weights_that_are_kept():

@@ -22,9 +22,9 @@ def pictures(n, size=(32, 32)):
 
 
 def by_pillow(kind, pixels, level, sign):
-    """As the authors' code and torchvision's TrivialAugmentWide have it."""
+    """With the ranges of torchvision's TrivialAugmentWide."""
     image, m = Image.fromarray(pixels), sign * level / LEVELS
-    shear, shift = 0.99 * m, 32 * m
+    shear, shift = 0.99 * m, int(32 * m)
     moves = {
         "shear_x": (1, shear, 0, 0, 1, 0), "shear_y": (1, 0, 0, shear, 1, 0),
         "translate_x": (1, 0, shift, 0, 1, 0), "translate_y": (1, 0, 0, 0, 1, shift),

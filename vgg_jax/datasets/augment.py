@@ -1,4 +1,4 @@
-"""Augmentation on the device, on normalised float images; `trivial` is for images before that."""
+"""Augmentation on the device, on normalised float images; `trivial` works on uint8 images, before that."""
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +62,11 @@ def _squares(key: jax.Array, images: jax.Array, size: int | jax.Array) -> jax.Ar
 
 
 def mix(key: jax.Array, images: jax.Array, config: Augment) -> tuple[jax.Array, jax.Array]:
-    """Mix each image with the one before it in the batch.
+    """Mix each image with the one before it in the batch. Images are square.
 
     mixup (Zhang et al. 2018) adds them in shares lambda and 1 - lambda, lambda ~ Beta(alpha, alpha). CutMix (Yun
-    et al. 2019) replaces a square of area 1 - lambda, clipped at the edge. Each image draws its own lambda, and with
-    both its own kind, each with probability 1/2.
+    et al. 2019) replaces a square with 1 - lambda of the area, clipped at the edge. Each image draws its own lambda,
+    where the papers draw one for a batch, and with both its own kind, each with probability 1/2.
 
     Returns: (mixed images [N, H, W, C], the share of each that is still itself [N]).
     """
@@ -74,16 +74,11 @@ def mix(key: jax.Array, images: jax.Array, config: Augment) -> tuple[jax.Array, 
     kind_key, blend_key, cut_key, place_key = jax.random.split(key, 4)
     kept = []  # how much of each pixel is kept: [N, H, W]
     if config.mixup:
-        kept.append(jnp.broadcast_to(_shares(blend_key, config.mixup, (n, 1, 1)), images.shape[:3]))
+        shares = jax.random.beta(blend_key, config.mixup, config.mixup, (n, 1, 1))
+        kept.append(jnp.broadcast_to(shares, images.shape[:3]))
     if config.cutmix:
-        sides = side * jnp.sqrt(1 - _shares(cut_key, config.cutmix, (n, 1)))
+        sides = side * jnp.sqrt(1 - jax.random.beta(cut_key, config.cutmix, config.cutmix, (n, 1)))
         kept.append(1.0 - _squares(place_key, images, jnp.round(sides).astype(jnp.int32)))
     keep = kept[0] if len(kept) == 1 else jnp.where(jax.random.bernoulli(kind_key, shape=(n, 1, 1)), *kept)
     mixed = keep[..., None] * images + (1 - keep[..., None]) * jnp.roll(images, 1, 0)
     return mixed, keep.mean((1, 2))
-
-
-def _shares(key: jax.Array, alpha: float, shape: tuple[int, ...]) -> jax.Array:
-    """Draws from Beta(alpha, alpha); where alpha is too small for a float32, 0 or 1, as it should be."""
-    alpha = max(alpha, 1e-30)
-    return jax.random.beta(key, alpha, alpha, shape)

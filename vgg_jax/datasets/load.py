@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,10 +172,20 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(means), tuple(stds)
 
 
+def _digits_table() -> np.ndarray:
+    """64 pixels and the label of each digit, [1797, 65], from load_digits' file: importing it takes a second."""
+    file = Path(str(metadata.distribution("scikit-learn").locate_file(_DIGITS)))
+    if file.exists():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits(return_X_y=True)
+    return np.column_stack(digits)
+
+
 def _digits(size: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """scikit-learn's 1,797 handwritten digits, 8x8 grey, resized; a fixed 360 of them are the test set."""
-    # The file that sklearn.datasets.load_digits reads; importing that takes a second.
-    table = np.loadtxt(str(metadata.distribution("scikit-learn").locate_file(_DIGITS)), delimiter=",")
+    table = _digits_table()
     labels, pictures = table[:, 64], (table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     resized = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BILINEAR)) for p in pictures]
     images = np.repeat(np.stack(resized)[..., None], 3, -1)

@@ -1,6 +1,8 @@
 """TrivialAugment (Müller & Hutter 2021), the wide space: each image gets one change, drawn with its strength.
 
-Changes are Pillow's: rounding down to whole values, black where a moved image leaves a gap.
+The ranges are those of torchvision's TrivialAugmentWide, from which the authors' code differs a little. Changes are
+Pillow's: rounding down to whole values, black where a moved image leaves a gap. Shifts are up to 32 pixels, also of
+images of another size.
 """
 
 import jax
@@ -24,8 +26,8 @@ def trivial_augment(key: jax.Array, images: jax.Array) -> jax.Array:
 def change(images: jax.Array, kinds: jax.Array, levels: jax.Array, signs: jax.Array) -> jax.Array:
     """Each image changed by its kind, an index of KINDS, at its level; signs: -1 or 1, for moves and enhancements.
 
-    uint8 [N, H, W, 3]; kinds, levels, signs [N] -> uint8 [N, H, W, 3]. Every image is changed in every way, and one
-    result taken: at 32 x 32 pixels that is cheaper than to branch.
+    uint8 [N, H, W, 3]; kinds, levels, signs [N] -> uint8 [N, H, W, 3]. Every image is changed in every way and one
+    result taken, which needs the memory of about twenty batches.
     """
     strength, level = (signs * levels / LEVELS)[:, None, None, None], levels[:, None, None, None]
     x = jnp.asarray(images, jnp.int32)
@@ -47,7 +49,7 @@ def _moved(x: jax.Array, kinds: jax.Array, strength: jax.Array) -> jax.Array:
     """Sheared from the upper left corner, shifted, or rotated about the centre; the nearest pixel is taken."""
     _, h, w, _ = x.shape
     zero, one, angle = jnp.zeros_like(strength), jnp.ones_like(strength), jnp.deg2rad(-135 * strength)
-    shear, shift, cos, sin = 0.99 * strength, 32 * strength, jnp.cos(angle), jnp.sin(angle)
+    shear, shift, cos, sin = 0.99 * strength, jnp.trunc(32 * strength), jnp.cos(angle), jnp.sin(angle)
     middle, centre = w / 2, h / 2
     # (a, b, c, d, e, f): the pixel at (x, y) comes from (a x + b y + c, d x + e y + f).
     ways = (
@@ -67,7 +69,7 @@ def _moved(x: jax.Array, kinds: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _enhanced(x: jax.Array, kinds: jax.Array, strength: jax.Array) -> jax.Array:
-    """Brighter, more colourful, of more contrast, sharper, or less so: away from what has none of it, or towards it."""
+    """Moved away from a version without brightness, colour, contrast or sharpness, or towards it."""
     grey = (x @ jnp.array([19595, 38470, 7471]) + 0x8000) >> 16
     flat = jnp.floor(grey.mean((1, 2)) + 0.5).astype(jnp.int32)[:, None, None]
     none = jnp.choose(kinds[:, None, None, None], (jnp.zeros_like(x), *_alike(x, grey, flat), _blurred(x)), mode="clip")
@@ -94,7 +96,7 @@ def _autocontrast(x: jax.Array) -> jax.Array:
 
 
 def _equalize(x: jax.Array) -> jax.Array:
-    """Each channel's values spread so that all are about equally frequent."""
+    """Histogram equalisation of each channel."""
     n, h, w, channels = x.shape
     flat = x.reshape(n, h * w, channels)
     image, channel = jnp.arange(n)[:, None, None], jnp.arange(channels)[None, None]

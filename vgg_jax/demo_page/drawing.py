@@ -37,7 +37,7 @@ def ranking(look: Look) -> np.ndarray:
 
 def column(name: str, classes: tuple[str, ...], look: Look, truth: str = "", order: np.ndarray | None = None) -> Html:
     """Everything about one picture and one run; order: the classes with a bar, so that runs can be read across."""
-    normalised = any(stage.norm and stage.norm[1] is not None for stage in look.stages)
+    normalised = any(stage.values and stage.values[1] is not None for stage in look.stages)
     return element("section", [
         element("h2", name),
         _verdict(classes, look, truth),
@@ -104,16 +104,18 @@ def _stage(stage: Stage) -> Html:
     h, w, c = stage.shape
     maps = [_image(heat(each), f"map {number} of {stage.name}") for number, each in enumerate(stage.strongest, 1)]
     title = f"{stage.name.capitalize()}: {c} maps of {h}x{w}; {stage.off:.0%} of all values are zero or below"
-    below: Html = element("p", "BatchNorm: none in this stage.", class_="demo-said")
-    if stage.norm is not None:
-        before, after = stage.norm
-        said = f"BatchNorm: spread of a channel {_between(before)} before (grey)"
-        if after is None:
-            said = f"BatchNorm: none in this stage. Spread of a channel {_between(before)} after the convolution (grey)"
-        else:
-            said += f", {_between(after)} after (orange)"
-        below = element("figure", _histogram(before, after), element("figcaption", said))
+    if stage.values is None:
+        below: Html = element("p", "BatchNorm: none in this stage.", class_="demo-said")
+    else:
+        before, after = stage.values
+        below = element("figure", _histogram(before, after), element("figcaption", _spread(before, after)))
     return element("div", element("h4", title), element("div", maps, class_="demo-maps"), below, class_="demo-stage")
+
+
+def _spread(before: np.ndarray, after: np.ndarray | None) -> str:
+    if after is None:
+        return f"BatchNorm: none in this stage. Spread of a channel {_between(before)} after the convolution (grey)"
+    return f"BatchNorm: spread of a channel {_between(before)} before (grey), {_between(after)} after (orange)"
 
 
 def _between(values: np.ndarray) -> str:

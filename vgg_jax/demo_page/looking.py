@@ -27,15 +27,15 @@ class Stage(NamedTuple):
       shape: (H, W, C) of its maps.
       strongest: the SHOWN maps [K, H, W] with the highest means, strongest first.
       off: the share of all maps' elements that are not above zero.
-      norm: what the stage's last BatchNorm is given and gives [H, W, C]; without one, what the last convolution gives,
-        and None; None without a convolution.
+      values: input and output of the stage's last BatchNorm [H, W, C]; without one, output of the last 3x3 convolution
+        and None; None without either.
     """
 
     name: str
     shape: tuple[int, ...]
     strongest: np.ndarray
     off: float
-    norm: tuple[np.ndarray, np.ndarray | None] | None
+    values: tuple[np.ndarray, np.ndarray | None] | None
 
 
 class Look(NamedTuple):
@@ -86,7 +86,7 @@ class Looker:
         if not np.isfinite(found["logits"]).all():
             raise UserError(f"the network of {self.run.workdir} had diverged: its outputs are not finite")
         share = functools.partial(_probabilities, temperature=self.run.temperature)
-        stages = [_stage(name, maps[0], found["norms"].get(name)) for name, maps in _in_order(found["maps"])]
+        stages = [_stage(name, maps[0], found["values"].get(name)) for name, maps in _in_order(found["maps"])]
         where = evidence_stage({name: maps.shape for name, maps in found["maps"].items()})
         return Look(
             pixels,
@@ -119,7 +119,7 @@ def _look(
     found = {
         "logits": seen.logits,
         "maps": seen.maps,
-        "norms": seen.norms,
+        "values": seen.values,
         "saliency": interpret.saliency(model, variables, pixels, label),
     }
     if where := evidence_stage({name: maps.shape for name, maps in seen.maps.items()}):
@@ -141,7 +141,7 @@ def evidence_stage(shapes: dict[str, tuple[int, ...]]) -> str:
     return (large[-1:] or ordered[:1] or [""])[0]
 
 
-def _stage(name: str, maps: np.ndarray, norm: Any) -> Stage:
+def _stage(name: str, maps: np.ndarray, values: Any) -> Stage:
     strongest = np.argsort(-maps.mean((0, 1)), kind="stable")[:SHOWN]
-    through = (norm[0][0], None if norm[1] is None else norm[1][0]) if norm else None
+    through = (values[0][0], None if values[1] is None else values[1][0]) if values else None
     return Stage(name, maps.shape, np.moveaxis(maps[..., strongest], -1, 0), float((maps <= 0).mean()), through)

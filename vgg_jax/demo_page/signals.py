@@ -17,12 +17,12 @@ class Signals(NamedTuple):
     Attributes:
       logits: [N, classes].
       maps: of the stage's last layer.
-      norms: what the stage's last BatchNorm is given and gives; without one, what the last convolution gives, and None.
+      values: input and output of the stage's last BatchNorm; without one, output of the last 3x3 convolution and None.
     """
 
     logits: jax.Array
     maps: dict[str, jax.Array]
-    norms: dict[str, tuple[jax.Array, jax.Array | None]]
+    values: dict[str, tuple[jax.Array, jax.Array | None]]
 
 
 def watch(
@@ -44,7 +44,7 @@ def watch(
     """
     wanted = _last_layers(model, variables, images)
     maps: dict[str, jax.Array] = {}
-    norms: dict[str, tuple[jax.Array, jax.Array | None]] = {}
+    values: dict[str, tuple[jax.Array, jax.Array | None]] = {}
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         layer = context.module
@@ -56,16 +56,23 @@ def watch(
             stage = wanted[name]
             output = output + added[stage] if added and stage in added else output
             maps[stage] = output
-        if isinstance(layer, (nn.BatchNorm, nn.Conv)) and context.method_name == "__call__" and output.ndim == 4:
-            stage, normalises = _stage(model, str(layer.name), output), isinstance(layer, nn.BatchNorm)
-            if normalises or norms.get(stage, (output, None))[1] is None:
-                norms[stage] = (args[0], output) if normalises else (output, None)
+        if context.method_name == "__call__" and output.ndim == 4:
+            _keep(values, _stage(model, str(layer.name), output), layer, args[0], output)
         return output
 
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     with nn.intercept_methods(record):
         logits: Any = model.apply(variables, images, train=False, rngs=rngs)
-    return Signals(logits, maps, norms)
+    return Signals(logits, maps, values)
+
+
+def _keep(values: dict[str, Any], stage: str, layer: nn.Module, given: jax.Array, output: jax.Array) -> None:
+    """Take note of a call for `Signals.values`: a BatchNorm counts more than a convolution."""
+    normalised = stage in values and values[stage][1] is not None
+    if isinstance(layer, nn.BatchNorm):
+        values[stage] = (given, output)
+    elif isinstance(layer, nn.Conv) and layer.kernel_size not in (1, (1, 1)) and not normalised:
+        values[stage] = (output, None)
 
 
 def dropouts(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, float]:

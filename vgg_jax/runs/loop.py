@@ -113,8 +113,7 @@ class _Loop:
         images = {"image": self.data["train"].images, "label": self.data["train"].labels}
         on_device = self.placement.replicate(images)
         if step == 0 and processes.is_first():
-            for run in self.runs:
-                self._draw_samples(run, images)
+            self._draw_samples(on_device if jax.process_count() == 1 else images)
         self._say_what_begins(step)
         run_chunk = self._compile(state, on_device)
         chunk, asked = 1, 0
@@ -229,21 +228,18 @@ class _Loop:
         for run in self.runs:
             run.checkpoints.wait()
 
-    def _draw_samples(self, run: Run, images: Any) -> None:
-        dataset, get_batch = self.data["train"], make_get_batch(self.config, self.data["train"])
+    def _draw_samples(self, images: Any) -> None:
+        dataset = self.data["train"]
+        get_batch = make_get_batch(self.config, dataset)
 
         @jax.jit
         def first_batch(seed: jax.Array, images: Batch) -> Batch:
             key, start = jax.random.key(seed), jnp.int32(0)
             return get_batch(key, start, images, epoch_order(key, start, len(dataset)))
 
-        batch = jax.device_get(first_batch(np.uint32(run.config.seed), images))
-        n = min(64, self.config.train.batch_size)
-        names = [dataset.class_names[i] for i in batch["label"][:n]]
-        if "other" in batch:
-            others = [dataset.class_names[i] for i in batch["other"][:n]]
-            names = [f"{share:.0%} {a} + {b}" for share, a, b in zip(batch["share"], names, others)]
-        pictures.samples(batch["image"][:n], names, dataset, run.workdir / "samples.png")
+        for run in self.runs:
+            batch = jax.device_get(first_batch(np.uint32(run.config.seed), images))
+            pictures.samples(batch, dataset, run.workdir / "samples.png")
 
 
 def _join(states: Sequence[TrainState]) -> TrainState:

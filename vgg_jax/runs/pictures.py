@@ -1,6 +1,6 @@
 """Pictures of a run. Each function writes one PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,14 @@ def drops(records: Sequence[dict[str, Any]]) -> list[int]:
     return [records[i - 1]["epoch"] for i, flat in zip(steps, plateau) if flat and rates[i] <= 0.6 * rates[i - 1]]
 
 
-def samples(images: Any, titles: Sequence[str], dataset: Dataset, file: Path) -> None:
-    """A grid of normalised images [N, H, W, 3] as the network sees them, with their labels."""
-    pixels = np.asarray(images) * np.asarray(dataset.std, np.float32) + np.asarray(dataset.mean, np.float32)
+def samples(batch: Mapping[str, np.ndarray], dataset: Dataset, file: Path) -> None:
+    """A grid of the first images of a batch as the network sees them, with their labels."""
+    shown, names = {key: values[:64] for key, values in batch.items()}, dataset.class_names
+    titles = [names[i] for i in shown["label"]]
+    if "other" in shown:  # mixed images
+        others = [names[i] for i in shown["other"]]
+        titles = [f"{share:.0%} {a}\n+ {b}" for share, a, b in zip(shown["share"], titles, others)]
+    pixels = shown["image"] * np.asarray(dataset.std, np.float32) + np.asarray(dataset.mean, np.float32)
     gallery(np.clip(pixels, 0, 1), titles, file)
 
 

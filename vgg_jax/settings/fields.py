@@ -127,8 +127,8 @@ class Augment:
     )  # fmt: skip
     cutout = field(0, "side in pixels of a square set to 0 after normalisation", low=0, high=512)
     policy = field("none", "trivial: TrivialAugment, one of 14 changes to each image", "none", "trivial", before="none")
-    mixup = field(0.0, "Beta(a, a) draws the shares in which images are blended; 0: none", low=0, high=100, before=0.0)
-    cutmix = field(0.0, "Beta(a, a) draws the area that is another image's; 0: none", low=0, high=100, before=0.0)
+    mixup = field(0.0, "alpha of Beta for the shares of two blended images; 0: off", low=0, high=99, before=0.0)
+    cutmix = field(0.0, "alpha of Beta for the area of a pasted square; 0: off", low=0, high=99, before=0.0)
 
 
 class Loss:
@@ -149,7 +149,7 @@ class Optimizer:
     muon_momentum = field(0.6, "momentum of the convolution kernels", low=0, high=0.9999, before=0.6, only=_MUON)
     weight_decay = field(5e-4, "not for muon's convolution kernels, whose norms are fixed; 0: none", low=0, high=1e3)
     decay = field("all", "the parameters with weight decay", "all", "kernels", only=("optimizer.weight_decay",))
-    sam_radius = field(0.0, "sharpness-aware steps (SAM): how far uphill; 0: none", low=0, high=1e3, before=0.0)
+    sam_radius = field(0.0, "rho of sharpness-aware steps (SAM): how far uphill; 0: off", low=0, high=1e3, before=0.0)
 
 
 class Schedule:

@@ -56,13 +56,23 @@ def make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTr
     sgd and adam take weight decay as an L2 gradient (PyTorch's convention), sgdw and adamw decoupled.
 
     muon trains the convolution kernels, without decay, and sgd everything else. bias_rate multiplies
-    the learning rate of every bias. sam_radius makes the gradients those at w + radius g / |g| (Foret et al. 2021).
+    the learning rate of every bias. sam_radius makes the gradients those at w + radius g / |g| (Foret et al. 2021),
+    where g is the gradient of the whole batch; weight decay stays that at w.
     """
     optimizer = _make_optimizer(config, schedule)
     if radius := config.optimizer.sam_radius:
-        uphill = optax.chain(optax.contrib.normalize(), optax.sgd(radius))
-        optimizer = optax.contrib.sam(optimizer, uphill, opaque_mode=True)
+        optimizer = optax.contrib.sam(optimizer, optax.stateless(_uphill(radius)), opaque_mode=True)
     return optax.with_extra_args_support(optimizer)
+
+
+def _uphill(radius: float) -> Callable[[Any, Any], Any]:
+    """-radius g / |g|, and 0 for a gradient of 0; SAM steps against it."""
+
+    def update(gradient: Any, _: Any) -> Any:
+        norm = jnp.maximum(optax.tree.norm(gradient), 1e-12)
+        return jax.tree.map(lambda g: -radius / norm * g, gradient)
+
+    return update
 
 
 def _make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:

@@ -121,7 +121,7 @@ def training_loss(
         rngs={"dropout": dropout_key},
     )
     loss = recipe.loss(logits, batch["label"])
-    if "other" in batch:  # mixed images
+    if "other" in batch:  # mixed images; the gradient is that against a mixed target
         loss = batch["share"] * loss + (1 - batch["share"]) * recipe.loss(logits, batch["other"])
     return loss.mean(), (logits, updated.get("batch_stats", {}))
 
@@ -168,7 +168,7 @@ def make_gradients(
 def make_train_step(
     recipe: Recipe, placement: Placement = ONE_DEVICE
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """train_step(state, {"image": [B, H, W, 3] float, "label": [B]}) -> (state, metrics).
+    """train_step(state, `Batch` of normalised images [B, H, W, 3]) -> (state, metrics).
 
     With the recipe's axis_name set, gradients, BatchNorm statistics and metrics are averaged over
     that mapped axis, so the same step runs under `pmap`.
