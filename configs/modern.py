@@ -28,11 +28,6 @@ def get_config() -> ConfigDict:
 def sweep() -> Iterator[dict[str, Any]]:
     """One change at a time: a part left out, changed or added. For vgg-jax sweep --config modern."""
     yield {}
-    yield {"augment.cutout": 0}
-    yield {"loss.label_smoothing": 0.0}
-    yield {"optimizer.decay": "all"}
-    yield {"augment.policy": "trivial"}
-    yield {"augment.mixup": 0.2}
-    yield {"augment.cutmix": 1.0}
-    yield {"optimizer.sam_radius": 0.1}
-    yield {"train.average": 0.999}
+    yield from ({"augment.cutout": 0}, {"loss.label_smoothing": 0.0}, {"optimizer.decay": "all"})
+    yield from ({"augment.policy": "trivial"}, {"augment.mixup": 0.2}, {"augment.cutmix": 1.0})
+    yield from ({"optimizer.sam_radius": 0.1}, {"train.average": 0.999})
