@@ -24,7 +24,7 @@ def trivial_augment(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def change(images: jax.Array, kinds: jax.Array, levels: jax.Array, signs: jax.Array) -> jax.Array:
-    """Each image changed by its kind, an index of KINDS, at its level; signs: -1 or 1, for moves and enhancements.
+    """Each image changed by its kind, an index of KINDS, at its level; signs, -1 or 1, are for MOVES and ENHANCED.
 
     uint8 [N, H, W, 3]; kinds, levels, signs [N] -> uint8 [N, H, W, 3]. Every image is changed in every way and one
     result taken, which needs the memory of about twenty batches.
@@ -72,12 +72,9 @@ def _enhanced(x: jax.Array, kinds: jax.Array, strength: jax.Array) -> jax.Array:
     """Moved away from a version without brightness, colour, contrast or sharpness, or towards it."""
     grey = (x @ jnp.array([19595, 38470, 7471]) + 0x8000) >> 16
     flat = jnp.floor(grey.mean((1, 2)) + 0.5).astype(jnp.int32)[:, None, None]
-    none = jnp.choose(kinds[:, None, None, None], (jnp.zeros_like(x), *_alike(x, grey, flat), _blurred(x)), mode="clip")
+    without = (jnp.zeros_like(x), grey[..., None], flat[..., None], _blurred(x))  # in the order of ENHANCED
+    none = jnp.choose(kinds[:, None, None, None], without, mode="clip")
     return jnp.floor((none + (1 + strength) * (x - none)).clip(0, 255)).astype(jnp.int32)
-
-
-def _alike(x: jax.Array, *one_channel: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(jnp.broadcast_to(values[..., None], x.shape) for values in one_channel)
 
 
 def _blurred(x: jax.Array) -> jax.Array:
