@@ -36,7 +36,7 @@ ROUND_SECONDS = 1.0  # as many turns of each contender a round as vgg_jax takes 
 SAME_FOR_ALL = {
     "train.micro_batch": "0", "train.average": "0", "optimizer.name": "sgd", "optimizer.bias_rate": "1",
     "optimizer.decay": "all", "optimizer.sam_radius": "0", "schedule.name": "constant", "schedule.warmup_epochs": "0",
-    "optimizer.learning_rate": "0.01",  # gentle, so that losses stay comparable
+    "augment.small_size": "0", "optimizer.learning_rate": "0.01",  # gentle, so that losses stay comparable
 }  # fmt: skip
 
 

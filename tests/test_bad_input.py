@@ -73,6 +73,8 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
     ("--config.optimizer.learning_rate=-1", "config.optimizer.learning_rate must lie in [0, 1e+06], not -1"),
     (f"--config.optimizer.learning_rate=1{'0' * 400}", "config.optimizer.learning_rate must lie in [0, 1e+06]"),
     ("--config.data.image_size=36 --config.model.stages=D", "image_size=36", "5 pools", "multiple of 32"),
+    ("--config.augment.small_size=12 --config.model.stages=A", "small_size=12", "5 pools", "multiple of 32"),
+    ("--config.augment.small_size=32", "small_size", "needs model.global_pool"),
     ("--config.train.micro_batch=12", "batch_size=32 does not divide into 3 equal", "the nearest that does is 33"),
     ("--config.model.residual=True --config.model.pool=first", "config.model.pool='first' is not for residual"),
     ("--config.optimizer.name=muon --config.optimizer.learning_rate=0", "learning_rate must be above 0 for muon"),

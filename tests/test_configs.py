@@ -205,6 +205,7 @@ ONE_PIXEL = {"model.stages": "A", "model.pool": "first", "model.hidden": (), "mo
     ("bn", {"train.micro_batch": 1, "train.batch_size": 9}, "train.micro_batch=1: .* smallest that works is 3$"),
     ("bn", {"train.micro_batch": 1, "train.batch_size": 7}, "train.micro_batch=1: .* smallest that works is 7$"),
     ("speedrun", {"train.micro_batch": 1, "data.image_size": 8}, "on a map of one pixel .* smallest that works is 2$"),
+    ("speedrun", {"train.micro_batch": 1, "augment.small_size": 8}, "on a map of one pixel"),
     ("bn", ONE_PIXEL | {"train.batch_size": 1}, "train.batch_size=1: BatchNorm on a map of one pixel"),
     ("landscape", {"model.batch_norm_head": True, "train.batch_size": 1}, "after a dense layer"),  # it trains both
     ("landscape", {"model.batch_norm_head": True, "landscape.images": 1},

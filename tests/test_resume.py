@@ -145,11 +145,12 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
 
 @pytest.mark.parametrize("fields", [
     {"train.average": "0.9"},
-    {"optimizer.name": "muon", "model.whitening": "2", "train.micro_batch": "16", "augment.flip": "alternate"},
+    {"optimizer.name": "muon", "model.whitening": "2", "train.micro_batch": "16", "augment.flip": "alternate",
+     "augment.small_size": "16", "model.global_pool": "True"},
     {"optimizer.sam_radius": "0.1", "train.micro_batch": "16", "augment.policy": "trivial", "augment.cutmix": "1"},
 ])  # fmt: skip
 def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch):
-    """Averages, the states of Muon, SGD and SAM, whitening, mixed images: stopped after an epoch, in one process."""
+    """Averages, the states of Muon, SGD and SAM, whitening, mixed and smaller images: stopped after an epoch."""
     given = ["--config", str(ROOT / "configs" / "quickstart.py"), *flags(SMALL | DROPOUT | fields)]
     main.main([*given, "--workdir", str(tmp_path / "whole")])
     log_point = run.Run.log_point

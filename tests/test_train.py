@@ -218,6 +218,22 @@ def test_sam_leaves_the_running_statistics_to_the_weights_that_are_kept():
 BATCH = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
 
 
+def test_images_are_small_in_the_first_part_of_a_run():
+    fields = {"model__global_pool": True, "train__epochs": 5, "model__batch_norm": "before"}
+    plain, small = (make_recipe(config(**fields, augment__small_size=size), 4, 64) for size in (0, 16))
+    assert small.small == (16, plain.total_steps // 2) and plain.small == (0, 0)
+    state, step, expected = init_state(small, 0), jax.jit(make_train_step(small)), jax.jit(make_train_step(plain))
+    means = BATCH["image"].reshape(64, 16, 2, 16, 2, 3).mean((2, 4))
+    resized = jax.image.resize(BATCH["image"], means.shape, "linear")
+    assert np.abs(resized - means).mean() < 0.5 * np.abs(means).mean()  # scaled, not cut out
+    for begun, images in ((0, resized), (small.small[1] - 1, resized), (small.small[1], BATCH["image"])):
+        now = state.replace(step=jnp.int32(begun))
+        done, metrics = step(now, BATCH)
+        same, its_metrics = expected(now, BATCH | {"image": images})
+        assert_same(done.trained, same.trained, rtol=1e-4, atol=1e-6)
+        assert float(metrics["loss"]) == pytest.approx(float(its_metrics["loss"]), rel=1e-5)
+
+
 def test_micro_batches_are_the_batch_without_batch_norm():
     results = []
     for micro_batch in (0, 16):

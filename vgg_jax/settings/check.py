@@ -75,12 +75,15 @@ def _is_whole(field: Field) -> bool:
 
 
 def _check_model(flat: Mapping[str, Any]) -> None:
-    stages, size = STAGES[flat["model.stages"]], flat["data.image_size"]
-    if size % 2 ** len(stages):
-        raise UserError(
-            f"config.data.image_size={size} cannot be halved by the {len(stages)} pools of stages "
-            f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
-        )
+    stages = STAGES[flat["model.stages"]]
+    for name in ("data.image_size", "augment.small_size"):
+        if flat[name] % 2 ** len(stages):
+            raise UserError(
+                f"config.{name}={flat[name]} cannot be halved by the {len(stages)} pools of stages "
+                f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
+            )
+    if flat["augment.small_size"] and not flat["model.global_pool"] and not flat.get("code.model"):
+        raise UserError("config.augment.small_size needs model.global_pool: else the head fits images of one size only")
     places = (("stage", "stage", len(stages)), ("head", "dense layer", len(flat["model.hidden"]) + 1))
     for field, field_name, most in places:
         if len(flat[f"model.{field}_dropout"]) not in (0, most):
@@ -119,7 +122,8 @@ def _meets_one_value(flat: Mapping[str, Any]) -> str:
         return ""
     if flat["model.hidden"] and flat["model.batch_norm_head"]:
         return "after a dense layer"
-    last = flat["data.image_size"] // 2 ** len(STAGES[flat["model.stages"]])  # pixels a side, after all pools
+    smallest = flat["augment.small_size"] or flat["data.image_size"]
+    last = smallest // 2 ** len(STAGES[flat["model.stages"]])  # pixels a side, after all pools
     return "on a map of one pixel" if flat["model.pool"] == "first" and last == 1 else ""
 
 

@@ -65,15 +65,13 @@ STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
 class Data:
     name = field("cifar10", "the data set", "cifar10", "cifar100", "digits", "folder")
     data_dir = field(
-        "",
-        "cifar: tfds directory (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets); folder: its path",
+        "", "cifar: tfds directory (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets); folder: its path",
         only=("data.name", "cifar10", "cifar100", "folder"),
-    )
+    )  # fmt: skip
     archive = field(
-        "",
-        "a local cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, to prepare data_dir from",
+        "", "a local cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, to prepare data_dir from",
         only=("data.name", "cifar10", "cifar100"),
-    )
+    )  # fmt: skip
     train_size = field(0, "number of training images, drawn with data.seed; 0: all", low=0)
     validation_size = field(0, "number of training images held out for validation, drawn with data.seed", low=0)
     seed = field(0, "seed for drawing train_size and validation_size images", low=0, high=2**32 - 1)
@@ -129,6 +127,8 @@ class Augment:
     policy = field("none", "trivial: TrivialAugment, one of 14 changes to each image", "none", "trivial", before="none")
     mixup = field(0.0, "alpha of Beta for the shares of two blended images; 0: off", low=0, high=99, before=0.0)
     cutmix = field(0.0, "alpha of Beta for the area of a pasted square; 0: off", low=0, high=99, before=0.0)
+    small_size = field(0, "side in pixels of the images in the first part of a run; 0: off", low=0, high=512, before=0)
+    small_part = field(0.5, "that part, as a share of the run", low=0, high=1, before=0.5, only=("augment.small_size",))
 
 
 class Loss:
@@ -210,8 +210,8 @@ class Landscape:
     )  # fmt: skip
     equal_loss = field(0.5, "training loss of the comparison at equal loss; 0: none", low=0, high=1e6, before=0.0)
     learning_rates: tuple[float, ...] = field(
-        (1e-3, 2e-3, 1e-4, 5e-4), "learning rates of the learning-rate band", low=1e-12, high=1e6,
-    )  # fmt: skip
+        (1e-3, 2e-3, 1e-4, 5e-4), "learning rates of the learning-rate band", low=1e-12, high=1e6
+    )
     band_epochs = field(5, "training epochs of the learning-rate band", low=1, high=10**6)
     images = field(1024, "number of training images to measure surfaces and sharpness on", low=1, high=10**6)
     surface_points = field(41, "grid points per side; odd, so that the middle is the network itself", low=5, high=1001)

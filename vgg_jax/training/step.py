@@ -17,6 +17,7 @@ from vgg_jax.model.network import make_model
 from vgg_jax.settings.config import micro_batches
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.optim import make_loss, make_optimizer, make_schedule
+from vgg_jax.training.resizing import small_at_first
 from vgg_jax.training.sharding import ONE_DEVICE, Placement
 
 _NO_IMAGES = np.zeros((1, 32, 32, 3), np.float32)
@@ -63,6 +64,7 @@ class Recipe(NamedTuple):
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     slices: int  # micro-batches in a batch
     average: float  # decay of the moving average, or 0
+    small: tuple[int, int]  # side of the images in the first so many steps
     steps_per_epoch: int
     total_steps: int
 
@@ -72,8 +74,10 @@ def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: st
     schedule = make_schedule(config, steps)
     model = make_model(config, num_classes, axis_name)
     optimizer = make_optimizer(config, schedule)
-    loss, slices, t = make_loss(config), micro_batches(config), config.train
-    return Recipe(model, axis_name, schedule, optimizer, loss, slices, t.average, steps, steps * t.epochs)
+    loss, slices, total = make_loss(config), micro_batches(config), steps * config.train.epochs
+    side, part = config.augment.small_size, config.augment.small_part
+    small = side, round(part * total) if side else 0
+    return Recipe(model, axis_name, schedule, optimizer, loss, slices, config.train.average, small, steps, total)
 
 
 def first_images(config: Config, dataset: Dataset) -> jax.Array:
@@ -173,18 +177,19 @@ def make_train_step(
     With the recipe's axis_name set, gradients, BatchNorm statistics and metrics are averaged over
     that mapped axis, so the same step runs under `pmap`.
     """
-    axis, gradients = recipe.axis_name, make_gradients(recipe, placement)
+    axis = recipe.axis_name
+    gradients = small_at_first(make_gradients(recipe, placement), *recipe.small)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         dropout_key = step_dropout_key(state)
         if axis:
             dropout_key = jax.random.fold_in(dropout_key, lax.axis_index(axis))
-        grads, batch_stats, metrics = gradients(state.params, state.batch_stats, batch, dropout_key)
+        grads, batch_stats, metrics = gradients(state.step, state.params, state.batch_stats, batch, dropout_key)
         if axis:
             grads, metrics = lax.pmean((grads, metrics), axis)
 
         def elsewhere(params: Any, _: int) -> Any:
-            grads = gradients(params, state.batch_stats, batch, dropout_key)[0]
+            grads = gradients(state.step, params, state.batch_stats, batch, dropout_key)[0]
             return lax.pmean(grads, axis) if axis else grads
 
         updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params, grad_fn=elsewhere)
