@@ -29,6 +29,7 @@ from vgg_jax.runs.weights import start_from
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import warmup_epochs
+from vgg_jax.training.resizing import resized
 from vgg_jax.training.step import (
     Recipe,
     TrainState,
@@ -230,12 +231,13 @@ class _Loop:
 
     def _draw_samples(self, images: Any) -> None:
         dataset = self.data["train"]
-        get_batch = make_get_batch(self.config, dataset)
+        get_batch, (size, steps) = make_get_batch(self.config, dataset), self.recipe.small
 
         @jax.jit
         def first_batch(seed: jax.Array, images: Batch) -> Batch:
             key, start = jax.random.key(seed), jnp.int32(0)
-            return get_batch(key, start, images, epoch_order(key, start, len(dataset)))
+            batch = get_batch(key, start, images, epoch_order(key, start, len(dataset)))
+            return resized(batch, size) if steps else batch
 
         for run in self.runs:
             batch = jax.device_get(first_batch(np.uint32(run.config.seed), images))

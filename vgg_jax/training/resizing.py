@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from vgg_jax.datasets.batches import Batch
+
 
 def small_at_first(gradients: Callable[..., Any], size: int, steps: int) -> Callable[..., Any]:
     """gradients(params, batch_stats, batch, key) -> the same with a step before them; size x size in the first steps.
@@ -13,12 +15,16 @@ def small_at_first(gradients: Callable[..., Any], size: int, steps: int) -> Call
     One program has both sizes and takes longer to compile. Under `vmap` over runs it computes both in each step.
     """
 
-    def small(params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
-        images = batch["image"]
-        shape = len(images), size, size, images.shape[-1]
-        return gradients(params, batch_stats, batch | {"image": jax.image.resize(images, shape, "linear")}, key)
+    def small(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> Any:
+        return gradients(params, batch_stats, resized(batch, size), key)
 
     def of_step(step: jax.Array, *given: Any) -> Any:
         return lax.cond(step < steps, small, gradients, *given) if steps else gradients(*given)
 
     return of_step
+
+
+def resized(batch: Batch, size: int) -> Batch:
+    """The batch with its images scaled to [N, size, size, C]."""
+    images = batch["image"]
+    return batch | {"image": jax.image.resize(images, (len(images), size, size, images.shape[-1]), "linear")}
