@@ -609,10 +609,13 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
     ends(landscape.main, [*run, "--workdir", str(tmp_path / "b")], "batch_norm='none' get_model gives one with it")
 
 
-@pytest.mark.parametrize("field", ["model.whitening=2", "optimizer.name=muon"])
-def test_what_the_study_cannot_measure_is_refused(field, tmp_path, ends):  # noqa: F811
-    run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), f"--config.{field}"]
-    ends(landscape.main, run, "error: the study needs config.model.whitening=0 and an optimizer with one learning rate")
+@pytest.mark.parametrize("fields", [
+    ["model.whitening=2"], ["optimizer.name=muon"], ["augment.small_size=32", "model.global_pool=True"]
+])  # fmt: skip
+def test_what_the_study_cannot_measure_is_refused(fields, tmp_path, ends):  # noqa: F811
+    run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run")]
+    run += [f"--config.{field}" for field in fields]
+    ends(landscape.main, run, "error: the study needs config.model.whitening=0")
     assert not (tmp_path / "run").exists()
 
 

@@ -11,7 +11,7 @@ from small import config, dataset, pmap
 
 from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.model.forward import make_forward, predict, views
+from vgg_jax.model.forward import IN_FLIGHT, make_forward, predict, views
 from vgg_jax.training.step import (
     first_images,
     init_state,
@@ -275,6 +275,29 @@ def test_the_average_follows_the_weights_and_is_what_is_evaluated(batch_norm):
         expected, seen = average.update(state.trained, seen)
         assert_same(state.variables, expected, rtol=1e-5, atol=1e-6)  # from the first step on: no trace of the start
     assert not np.allclose(state.variables["params"]["conv1_1"]["kernel"], state.params["conv1_1"]["kernel"])
+
+
+def test_few_batches_are_in_flight_at_once():
+    """With more than 32, several CPU devices wait for each other."""
+    begun, ready = [], []
+
+    class Logits:
+        def __init__(self, images):
+            self.images = images
+            begun.append(self)
+
+        def block_until_ready(self):
+            ready.append(self)
+
+        def __array__(self, dtype=None, copy=None):
+            return self.images.reshape(len(self.images), -1)[:, :4]
+
+    def forward(_, images):
+        assert len(begun) - len(ready) <= IN_FLIGHT < 32
+        return Logits(images)
+
+    np.testing.assert_array_equal(predict(forward, None, DATA.images, 1), DATA.images.reshape(64, -1)[:, :4])
+    assert len(begun) == 64
 
 
 def test_views_of_test_time_augmentation():

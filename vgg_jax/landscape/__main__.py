@@ -30,8 +30,9 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, overrides)
     if "landscape.seeds" not in configs.flatten(config):
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
-    if config.model.whitening or config.optimizer.name == "muon":
-        raise UserError("the study needs config.model.whitening=0 and an optimizer with one learning rate, not muon")
+    if config.model.whitening or config.augment.small_size or config.optimizer.name == "muon":
+        zero = "config.model.whitening=0 and config.augment.small_size=0"
+        raise UserError(f"the study needs {zero}, and an optimizer with one learning rate, not muon")
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
     splits = load(config)

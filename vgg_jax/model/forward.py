@@ -10,6 +10,7 @@ from flax import linen as nn
 from vgg_jax.datasets.batches import normalise
 
 EVAL_BATCH = 512
+IN_FLIGHT = 8  # batches dispatched ahead; with more than 32, several CPU devices wait for each other until JAX aborts
 
 Forward = Callable[[Any, jax.Array], jax.Array]  # (variables, uint8 images [B, H, W, 3]) -> logits [B, classes]
 
@@ -46,5 +47,9 @@ def views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarray]]:
 def _predict(forward: Forward, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
     short = -len(images) % batch_size
     padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)]) if short else images
-    logits = [forward(variables, batch) for batch in padded.reshape(-1, batch_size, *images.shape[1:])]
-    return np.concatenate([np.asarray(x) for x in logits])[: len(images)]  # fetched once all are dispatched
+    logits: list[jax.Array] = []
+    for i, batch in enumerate(padded.reshape(-1, batch_size, *images.shape[1:])):
+        logits.append(forward(variables, batch))
+        if i >= IN_FLIGHT:
+            jax.block_until_ready(logits[i - IN_FLIGHT])
+    return np.concatenate([np.asarray(x) for x in logits])[: len(images)]
