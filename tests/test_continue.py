@@ -42,6 +42,17 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, capsys):
     assert run.summary["protocols"]["final"]["epoch"] == 4 and vgg_jax.load(extended).config.train.epochs == 4
 
 
+def test_a_run_that_begins_with_smaller_images_cannot_be_longer():
+    """Its images grow at a share of the run."""
+    fields = {"schedule.name": "constant", "model.global_pool": True, "model.stages": "light"}
+    for size, part in ((0, 0.5), (16, 1.0), (16, 0.5)):
+        short, longer = (
+            vgg_jax.config("bn", fields | {"augment.small_size": size, "augment.small_part": part, "train.epochs": n})
+            for n in (3, 5)
+        )
+        assert goes_on(short, longer) == (not size or part == 1)
+
+
 def test_only_a_schedule_that_does_not_know_the_end_can_be_longer(finished_run, tmp_path, ends):  # noqa: F811
     """quickstart's learning rate is a cosine over the run."""
     run = shutil.copytree(finished_run, tmp_path / "run")

@@ -17,6 +17,8 @@ from test_resume import contents, interrupt, saved_steps, without_timing
 
 import vgg_jax
 from vgg_jax import cli, evaluate, main, predict
+from vgg_jax.model import network
+from vgg_jax.runs import pictures
 from vgg_jax.settings import code
 
 
@@ -53,6 +55,14 @@ def test_a_run_knows_itself(run):
     assert run.summary["protocols"]["final"]["step"] == 15
     again = vgg_jax.train(run.config, run.workdir)  # is finished
     assert again.metrics == run.metrics
+
+
+@pytest.mark.parametrize("size", [0, 16])
+def test_samples_are_what_the_network_sees_first(size, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pictures, "samples", lambda batch, *_: shown.append(batch["image"].shape))
+    vgg_jax.train(small(augment__small_size=size, model__global_pool=True, train__epochs=1), tmp_path / "run")
+    assert shown == [(32, size or 32, size or 32, 3)]
 
 
 def test_predictions_are_probabilities_of_arrays_and_files_alike(run, tmp_path):
@@ -120,6 +130,22 @@ def test_a_folder_as_data(tmp_path):
 
 
 RESNET = str(ROOT / "examples" / "resnet.py")
+
+
+def test_a_network_of_ones_own_with_smaller_images(tmp_path):
+    """It has no stages that must halve them; one whose head fits a single size is refused before anything is made."""
+    fields = {"augment.small_size": 12}
+    network.check(vgg_jax.config(RESNET, fields), 10)
+    flat = tmp_path / "flat.py"
+    flat.write_text(
+        "from flax import linen as nn\nfrom configs.quickstart import get_config\n\n"
+        "class Flat(nn.Module):\n    @nn.compact\n    def __call__(self, x, train):\n"
+        "        return nn.Dense(10)(x.reshape(len(x), -1))\n\n"
+        "def get_model(config, num_classes):\n    return Flat()\n"
+    )
+    network.check(vgg_jax.config(str(flat)), 10)
+    with pytest.raises(vgg_jax.UserError, match="the network of .*flat.py cannot be called"):
+        network.check(vgg_jax.config(str(flat), fields), 10)
 SHORT = {"data.train_size": 96, "train.batch_size": 16, "train.epochs": 2, "train.devices": 1, "train.save_minutes": 0}
 SHORT |= {"own.widths": (4, 8)}
 

@@ -146,7 +146,7 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
 @pytest.mark.parametrize("fields", [
     {"train.average": "0.9"},
     {"optimizer.name": "muon", "model.whitening": "2", "train.micro_batch": "16", "augment.flip": "alternate",
-     "augment.small_size": "16", "model.global_pool": "True"},
+     "augment.small_size": "16", "augment.small_part": "0.7", "model.global_pool": "True"},
     {"optimizer.sam_radius": "0.1", "train.micro_batch": "16", "augment.policy": "trivial", "augment.cutmix": "1"},
 ])  # fmt: skip
 def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch):

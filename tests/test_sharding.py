@@ -112,14 +112,14 @@ def test_one_image_a_device_is_no_batch_of_one():
     np.testing.assert_allclose(variances[1], variances[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("micro_batch", [0, 2])
-def test_mixed_and_smaller_images_and_sharpness_aware_steps_do_not_depend_on_the_devices(micro_batch):
+@pytest.mark.parametrize(("micro_batch", "small_size"), [(0, 0), (2, 0), (2, 16)])
+def test_mixed_and_smaller_images_and_sharpness_aware_steps_do_not_depend_on_the_devices(micro_batch, small_size):
     data, results = dataset(8), []
     for devices in (1, 4):
         c = config(
             augment__policy="trivial", augment__mixup=0.4, augment__cutmix=1, optimizer__sam_radius=0.1,
             train__batch_size=8, train__devices=devices, train__micro_batch=micro_batch,
-            augment__small_size=16, model__global_pool=True,
+            augment__small_size=small_size, model__global_pool=True,
         )  # fmt: skip
         recipe, placement = make_recipe(c, 4, 8), sharding.place(c)
         chunk = placement.jit(make_train_chunk(c, recipe, data, placement))

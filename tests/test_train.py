@@ -12,6 +12,7 @@ from small import config, dataset, pmap
 from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.forward import IN_FLIGHT, make_forward, predict, views
+from vgg_jax.training.resizing import resized
 from vgg_jax.training.step import (
     first_images,
     init_state,
@@ -100,9 +101,13 @@ def test_bad_step_is_the_first_that_is_not_finite():
     assert int(chunk(broken, ON_DEVICE, 2).sums["bad_step"]) == 2
 
 
-def test_seeds_under_vmap_are_the_seeds_one_by_one():
-    recipe, _ = setting()
-    chunk = make_train_chunk(CONFIG, recipe, DATA)
+@pytest.mark.parametrize("small_size", [0, 16])
+def test_seeds_under_vmap_are_the_seeds_one_by_one(small_size):
+    """Also over the step at which the images grow, the second of three."""
+    c = config(train__batch_size=16, model__global_pool=True, augment__small_size=small_size, train__epochs=1)
+    recipe = make_recipe(c, 4, len(DATA))
+    assert recipe.small == ((16, 2) if small_size else (0, 0))
+    chunk = make_train_chunk(c, recipe, DATA)
     states = jax.vmap(lambda seed: init_state(recipe, seed))(jnp.arange(2))
     together = jax.jit(jax.vmap(chunk, (0, None, None)))(states, ON_DEVICE, 3)
     for seed in (0, 1):
@@ -223,13 +228,13 @@ def test_images_are_small_in_the_first_part_of_a_run():
     plain, small = (make_recipe(config(**fields, augment__small_size=size), 4, 64) for size in (0, 16))
     assert small.small == (16, plain.total_steps // 2) and plain.small == (0, 0)
     state, step, expected = init_state(small, 0), jax.jit(make_train_step(small)), jax.jit(make_train_step(plain))
+    scaled = resized(BATCH, 16)
     means = BATCH["image"].reshape(64, 16, 2, 16, 2, 3).mean((2, 4))
-    resized = jax.image.resize(BATCH["image"], means.shape, "linear")
-    assert np.abs(resized - means).mean() < 0.5 * np.abs(means).mean()  # scaled, not cut out
-    for begun, images in ((0, resized), (small.small[1] - 1, resized), (small.small[1], BATCH["image"])):
+    assert np.abs(scaled["image"] - means).mean() < 0.5 * np.abs(means).mean()  # scaled, not cut out
+    for begun, batch in ((0, scaled), (small.small[1] - 1, scaled), (small.small[1], BATCH)):
         now = state.replace(step=jnp.int32(begun))
         done, metrics = step(now, BATCH)
-        same, its_metrics = expected(now, BATCH | {"image": images})
+        same, its_metrics = expected(now, batch)
         assert_same(done.trained, same.trained, rtol=1e-4, atol=1e-6)
         assert float(metrics["loss"]) == pytest.approx(float(its_metrics["loss"]), rel=1e-5)
 

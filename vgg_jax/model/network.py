@@ -39,14 +39,15 @@ def check(config: Config, num_classes: int) -> None:
     """
     if not code.of(config).get_model:
         return
-    side = config.data.image_size
-    images, key = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32), jax.random.key(0)
+    sides, key, found = [config.data.image_size, config.augment.small_size], jax.random.key(0), []
     try:
         model = make_model(config, num_classes)
-        variables = shapes(model, side)
+        variables = shapes(model, sides[0])
         train: Any = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-        found = [jax.eval_shape(functools.partial(model.apply, train=False), variables, images)]
-        found += [jax.eval_shape(lambda v, x: train(v, x, rngs={"dropout": key})[0], variables, images)]
+        for side in filter(None, sides):
+            images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+            found += [jax.eval_shape(functools.partial(model.apply, train=False), variables, images)]
+            found += [jax.eval_shape(lambda v, x: train(v, x, rngs={"dropout": key})[0], variables, images)]
     except UserError:
         raise
     except Exception as error:  # whatever the file does

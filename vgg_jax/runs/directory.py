@@ -90,8 +90,9 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
         raise UserError(
-            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate depends on their number "
-            f"(config.schedule), so it cannot go on to {new['train.epochs']}; give another --workdir"
+            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate or image size depends on their "
+            f"number (config.schedule, config.augment.small_part), so it cannot go on to {new['train.epochs']}; "
+            "give another --workdir"
         )
     if differing and not longer:
         listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)

@@ -132,7 +132,8 @@ class _Loop:
                 progress.update(n, self._note(step, sums, n / lap.seconds))
                 if self._is_log_point(step):
                     state = self._log(state, sums, progress)
-                chunk, late, asked = self._agree(n * CHUNK_SECONDS / lap.seconds, stop)
+                grown = step == self.recipe.small[1]  # and steps take longer from now on
+                chunk, late, asked = self._agree(1 if grown else n * CHUNK_SECONDS / lap.seconds, stop)
                 if late:
                     self._save(state)
         if step == total:
@@ -179,9 +180,10 @@ class _Loop:
         return [sums] if len(self.runs) == 1 else [{k: v[i] for k, v in sums.items()} for i in range(len(self.runs))]
 
     def _until_pause(self, step: int) -> int:
-        """Steps until the epoch ends or something is to be measured."""
+        """Steps until the epoch ends, something is to be measured or the images grow."""
         periods = [self.recipe.steps_per_epoch] + ([self.probe.every] if self.probe else [])
-        return min(period - step % period for period in periods)
+        small = [self.recipe.small[1] - step] if step < self.recipe.small[1] else []
+        return min([period - step % period for period in periods] + small)
 
     def _measure(self, state: TrainState, on_device: Batch, step: int) -> None:
         if self.probe is None or step % self.probe.every:

@@ -76,14 +76,10 @@ def _is_whole(field: Field) -> bool:
 
 def _check_model(flat: Mapping[str, Any]) -> None:
     stages = STAGES[flat["model.stages"]]
-    for name in ("data.image_size", "augment.small_size"):
-        if flat[name] % 2 ** len(stages):
-            raise UserError(
-                f"config.{name}={flat[name]} cannot be halved by the {len(stages)} pools of stages "
-                f"{flat['model.stages']}; take a multiple of {2 ** len(stages)}"
-            )
-    if flat["augment.small_size"] and not flat["model.global_pool"] and not flat.get("code.model"):
-        raise UserError("config.augment.small_size needs model.global_pool: else the head fits images of one size only")
+    if flat["augment.small_size"] >= flat["data.image_size"]:
+        raise UserError(f"config.augment.small_size must be less than config.data.image_size={flat['data.image_size']}")
+    if not flat.get("code.model"):
+        _check_sizes(flat, 2 ** len(stages))
     places = (("stage", "stage", len(stages)), ("head", "dense layer", len(flat["model.hidden"]) + 1))
     for field, field_name, most in places:
         if len(flat[f"model.{field}_dropout"]) not in (0, most):
@@ -92,6 +88,21 @@ def _check_model(flat: Mapping[str, Any]) -> None:
             )
     if flat["model.residual"] and flat["model.pool"] == "first":
         raise UserError("config.model.pool='first' is not for residual blocks; take last")
+
+
+def _check_sizes(flat: Mapping[str, Any], unit: int) -> None:
+    """Images must be a multiple of unit pixels wide, so that every pool halves its maps."""
+    size, small, stages = flat["data.image_size"], flat["augment.small_size"], flat["model.stages"]
+    if size % unit:
+        raise UserError(
+            f"config.data.image_size={size} cannot be halved by the {len(STAGES[stages])} pools of stages {stages}; "
+            f"take a multiple of {unit}"
+        )
+    if small % unit:
+        takes = f"a multiple of {unit}" if size > unit else f"no images smaller than {unit}x{unit}"
+        raise UserError(f"config.augment.small_size={small} does not fit: stages {stages} take {takes}")
+    if small and not flat["model.global_pool"]:
+        raise UserError("config.augment.small_size needs config.model.global_pool=True, for a head of any size")
 
 
 def _check_training(flat: Mapping[str, Any], slices: int) -> None:

@@ -127,8 +127,8 @@ class Augment:
     policy = field("none", "trivial: TrivialAugment, one of 14 changes to each image", "none", "trivial", before="none")
     mixup = field(0.0, "alpha of Beta for the shares of two blended images; 0: off", low=0, high=99, before=0.0)
     cutmix = field(0.0, "alpha of Beta for the area of a pasted square; 0: off", low=0, high=99, before=0.0)
-    small_size = field(0, "side in pixels of the images in the first part of a run; 0: off", low=0, high=512, before=0)
-    small_part = field(0.5, "that part, as a share of the run", low=0, high=1, before=0.5, only=("augment.small_size",))
+    small_size = field(0, "side in pixels in a run's first part; needs model.global_pool", low=0, high=512, before=0)
+    small_part = field(0.5, "that part as a share of the run", low=1e-3, high=1, before=0.5, only=("augment.small_size",))
 
 
 class Loss:

@@ -46,7 +46,9 @@ def warmup_epochs(config: Config) -> float:
 
 
 def goes_on(config: Config, longer: Config) -> bool:
-    """Whether a run of more epochs has this one's learning rates in this one's epochs."""
+    """Whether a run of more epochs has this one's learning rates and image sizes in this one's epochs."""
+    if config.augment.small_size and config.augment.small_part < 1:
+        return False
     return warmup_epochs(config) == warmup_epochs(longer) and config.schedule.name in ("constant", "step", "milestones")
 
 
