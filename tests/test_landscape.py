@@ -610,7 +610,8 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
 
 
 @pytest.mark.parametrize("fields", [
-    ["model.whitening=2"], ["optimizer.name=muon"], ["augment.small_size=16", "model.global_pool=True", "model.stages=light"]
+    ["model.whitening=2"], ["optimizer.name=muon"],
+    ["augment.small_size=16", "model.global_pool=True", "model.stages=light"],
 ])  # fmt: skip
 def test_what_the_study_cannot_measure_is_refused(fields, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run")]

@@ -130,6 +130,8 @@ def test_a_folder_as_data(tmp_path):
 
 
 RESNET = str(ROOT / "examples" / "resnet.py")
+SHORT = {"data.train_size": 96, "train.batch_size": 16, "train.epochs": 2, "train.devices": 1, "train.save_minutes": 0}
+SHORT |= {"own.widths": (4, 8)}
 
 
 def test_a_network_of_ones_own_with_smaller_images(tmp_path):
@@ -144,10 +146,8 @@ def test_a_network_of_ones_own_with_smaller_images(tmp_path):
         "def get_model(config, num_classes):\n    return Flat()\n"
     )
     network.check(vgg_jax.config(str(flat)), 10)
-    with pytest.raises(vgg_jax.UserError, match="the network of .*flat.py cannot be called"):
+    with pytest.raises(vgg_jax.UserError, match=r"the network of .*flat\.py cannot be called"):
         network.check(vgg_jax.config(str(flat), fields), 10)
-SHORT = {"data.train_size": 96, "train.batch_size": 16, "train.epochs": 2, "train.devices": 1, "train.save_minutes": 0}
-SHORT |= {"own.widths": (4, 8)}
 
 
 def test_a_network_of_ones_own_is_killed_goes_on_and_is_used(tmp_path, capsys, ends):  # noqa: F811
