@@ -128,7 +128,7 @@ class Augment:
     mixup = field(0.0, "alpha of Beta for the shares of two blended images; 0: off", low=0, high=99, before=0.0)
     cutmix = field(0.0, "alpha of Beta for the area of a pasted square; 0: off", low=0, high=99, before=0.0)
     small_size = field(0, "side in pixels in a run's first part; needs model.global_pool", low=0, high=512, before=0)
-    small_part = field(0.5, "how long; a share of the run", low=1e-3, high=1, before=0.5, only=("augment.small_size",))
+    small_part = field(0.5, "that part's share of the run", low=1e-3, high=1, before=0.5, only=("augment.small_size",))
 
 
 class Loss:
