@@ -616,7 +616,7 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
 def test_what_the_study_cannot_measure_is_refused(fields, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run")]
     run += [f"--config.{field}" for field in fields]
-    ends(landscape.main, run, "error: the study needs config.model.whitening=0")
+    ends(landscape.main, run, "error: the study needs config.model.whitening=0", "an optimizer with one learning rate")
     assert not (tmp_path / "run").exists()
 
 

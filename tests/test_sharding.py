@@ -119,7 +119,7 @@ def test_mixed_and_smaller_images_and_sharpness_aware_steps_do_not_depend_on_the
         c = config(
             augment__policy="trivial", augment__mixup=0.4, augment__cutmix=1, optimizer__sam_radius=0.1,
             train__batch_size=8, train__devices=devices, train__micro_batch=micro_batch,
-            augment__small_size=small_size, model__global_pool=True,
+            augment__small_size=small_size, model__global_pool=small_size > 0,
         )  # fmt: skip
         recipe, placement = make_recipe(c, 4, 8), sharding.place(c)
         chunk = placement.jit(make_train_chunk(c, recipe, data, placement))
