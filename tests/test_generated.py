@@ -85,7 +85,15 @@ def override(scene, rng, there):
         field = mutate(field.encode(), rng).decode(errors="replace")
     config = configs.load(str(file), {field: text})
     value = configs.flatten(config)[field]
-    assert str(value).strip("(),") == text.strip("(),[] ") or float(value) == float(text.replace("_", "")), value
+    assert str(value).strip("(),") == text.strip("(),[] ") or float(value) == number(text), value
+
+
+def number(text: str) -> float:
+    """What Python reads: 1_000 is 1000, 0x10 is 16."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        return float(text)
 
 
 def config_file(scene, rng, there):
