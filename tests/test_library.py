@@ -217,14 +217,14 @@ def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noq
 
 def test_the_example_of_the_docs_is_trained_and_used(tmp_path, monkeypatch):
     """As it stands in docs/library.md, in a folder with its my.npz."""
-    (text,) = re.findall(r"```python\n(# my.py\n.*?)```", (ROOT / "docs" / "library.md").read_text(), re.S)
+    (text,) = re.findall(r"```python\n(# small.py\n.*?)```", (ROOT / "docs" / "library.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.py").write_text(text)
+    (tmp_path / "small.py").write_text(text)
     digits = vgg_jax.data("digits")
     arrays = {f"{s}_{kind}": getattr(digits[s], kind)[:64] for s in ("train", "test") for kind in ("images", "labels")}
     np.savez("my.npz", **arrays)
     fields = {"data.validation_size": 0, "train.batch_size": 32, "train.epochs": 1, "train.devices": 1}
-    run = vgg_jax.train(vgg_jax.config("my.py", fields | {"own.channels": 4}), "run")
+    run = vgg_jax.train(vgg_jax.config("small.py", fields | {"own.channels": 4}), "run")
     assert run.predict(digits["test"].images[:3]).shape == (3, 10)
 
 
