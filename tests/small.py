@@ -42,6 +42,13 @@ OWN_NETWORK = """'A small network of my own'
 from flax import linen as nn
 from configs.landscape_quick import get_config
 
+class Halved(nn.Module):
+    def setup(self):
+        self.conv = nn.Conv(6, (3, 3), 2)
+
+    def __call__(self, x):
+        return self.conv(x), x
+
 class Small(nn.Module):
     batch_norm: bool
 
@@ -49,7 +56,8 @@ class Small(nn.Module):
     def __call__(self, x, train):
         x = nn.Conv(4, (3, 3))(x)
         x = nn.BatchNorm(use_running_average=not train)(x) if self.batch_norm else x
-        return nn.Dense(10)(nn.relu(nn.Conv(6, (3, 3), 2)(x)).mean((1, 2)))
+        x, _ = Halved()(x)
+        return nn.Dense(10)(nn.relu(x).mean((1, 2)))
 
 def get_model(config, num_classes):
     return Small(config.model.batch_norm != "none")

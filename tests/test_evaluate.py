@@ -4,16 +4,19 @@ import json
 import re
 import shlex
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from small import ROOT, SMALL, flags
 
+import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.datasets import load as data
 from vgg_jax.evaluation import trained
 from vgg_jax.evaluation.opening import load
+from vgg_jax.model import forward
 from vgg_jax.runs import directory as rundir, pictures
 from vgg_jax.runs.log import read
 
@@ -54,6 +57,17 @@ def test_latest_is_the_final_record_and_best_the_selected_one(run):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["tta"] == {"views": "flip_shift", "test_accuracy": pytest.approx(latest["tta"]["accuracy"])}
     assert summary["train_accuracy"] == pytest.approx(load(run).evaluate("train")["accuracy"])
+
+
+def test_the_last_epochs_logits_are_not_computed_again(tmp_path, monkeypatch):
+    counted = Mock(side_effect=forward.predict)
+    monkeypatch.setattr("vgg_jax.runs.run.predict", counted)
+    one = {"data.train_size": "160", "train.tta": "flip", "data.validation_size": "0"}
+    trained = vgg_jax.train(vgg_jax.config("quickstart", SMALL | one), tmp_path / "run")
+    given = [call.args[5] for call in counted.call_args_list if len(call.args) > 5]
+    tested = [len(call.args[2]) == len(trained.data("test")) for call in counted.call_args_list]
+    assert len(given) == 1 and given[0] is not None and sum(tested) == 3  # two epochs, and the views
+    assert trained.summary["tta"]["test_accuracy"] == trained.evaluate(tta="flip")["tta"]["accuracy"]
 
 
 def test_the_report_adds_up(run):

@@ -4,12 +4,13 @@ import json
 import shlex
 import subprocess
 import sys
+from shutil import copytree
 
 import numpy as np
 import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
-from small import ROOT, config
+from small import ROOT, SMALL, config
 from test_bad_input import ends  # noqa: F401, a fixture
 
 import vgg_jax
@@ -190,6 +191,24 @@ def test_the_card_passes_the_hubs_checks(finished_run, tmp_path):
     assert str(finished_run) not in (folder / "config.json").read_text() + str(card)
 
 
+def test_a_card_without_the_temperature_that_a_report_was_made_with(finished_run, tmp_path):
+    run = vgg_jax.load(copytree(finished_run, tmp_path / "run"))
+    run.calibrate()
+    run.evaluate(tta="flip", out=run.workdir / "evaluation")
+    brought = "It brings the expected calibration error"
+    assert brought in (run.export("safetensors") / "README.md").read_text()
+    (run.workdir / "calibration.json").unlink()
+    assert brought not in (run.export("safetensors") / "README.md").read_text()
+
+
+def test_a_card_does_not_take_given_data_for_those_of_the_config(tmp_path):
+    digits, fields = vgg_jax.data("digits"), SMALL | {"data.name": "cifar10", "data.validation_size": 0}
+    some = (digits["train"].images[:64], digits["train"].labels[:64])
+    run = vgg_jax.train(vgg_jax.config("bn", fields), tmp_path / "run", vgg_jax.data(train=some, test=some))
+    card = (run.export("safetensors") / "README.md").read_text()
+    assert "on own data" in card and "cifar10" not in card.partition("---\n\n# ")[0] and "CIFAR" not in card
+
+
 def test_the_cards_command_trains_the_same_config(finished_run):
     c = vgg_jax.load(finished_run).config
     words = shlex.split(again.command(configs.flatten(c)))
@@ -224,6 +243,8 @@ def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monk
     assert "README.md, config.json, model.safetensors" in capsys.readouterr().out
     ends(cli._dispatch, [*argv, "tflite"], "tflite")
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out" / "README.md")], "is a file", "--out")
+    for to in ("onnx", "stablehlo"):
+        ends(cli._dispatch, [*argv, to, "--half"], f"--half is for safetensors and pytorch, not for {to}")
     for to, module in (("onnx", "onnx"), ("pytorch", "torch"), ("safetensors", "safetensors.numpy")):
         monkeypatch.setitem(sys.modules, module, None)
         package = module.partition(".")[0]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import shlex
 from collections import OrderedDict
 
 import numpy as np
@@ -102,13 +103,16 @@ def test_export_then_import_gives_every_array_back(name, tmp_path):
         assert again._facts["fingerprint"] == first._facts["fingerprint"]
 
 
-def test_a_network_of_ones_own_comes_back(tmp_path, ends, monkeypatch):  # noqa: F811
+def test_a_network_of_ones_own_comes_back(tmp_path, ends, monkeypatch, capsys):  # noqa: F811
     own = str(ROOT / "examples" / "resnet.py")
     first = vgg_jax.load(make_run(tmp_path / "run", "../examples/resnet"), config=own)
     folder = first.export("safetensors")
     monkeypatch.setattr(code, "_known", {})  # as in a new process
     ends(cli._dispatch, ["import", str(folder), "--workdir", str(tmp_path / "no")], "give that file as --config")
-    import_weights(folder, tmp_path / "again", own)
+    cli._dispatch(["import", str(folder), "--workdir", str(tmp_path / "again"), "--config", own])
+    monkeypatch.setattr(code, "_known", {})
+    cli._dispatch(shlex.split(capsys.readouterr().out.rpartition("how good it is: ")[2])[1:])
+    assert "on 360 test images" in capsys.readouterr().out
     again = vgg_jax.load(tmp_path / "again", config=own)
     ours, back = (traverse_util.flatten_dict(run.variables, sep="/") for run in (first, again))
     assert ours.keys() == back.keys() and all(np.array_equal(ours[path], back[path]) for path in ours)
@@ -207,6 +211,7 @@ BROKEN = {
     "code.pt": (lambda a, b: pickle.dumps({"a": Runs()}), ["refused", "can run code", "safetensors"]),
     "weights.npz": (lambda a, b: b, ["must end in .safetensors, .pt"]),
     "no_arrays.safetensors": (lambda a, b: {}, ["holds no arrays"]),
+    "counters.safetensors": (lambda a, b: {"module.bn.num_batches_tracked": ZEROS}, ["no arrays but counters"]),
     "shape.safetensors": (lambda a, b: changed(a, "features.4.weight", ZEROS), [
         "features.4.weight has shape [2, 3]", "conv2_1 of the config takes [8, 4, 3, 3]"]),
     "classes.safetensors": (lambda a, b: changed(a, "classifier.6.weight", np.zeros((100, 12), np.float32)), [

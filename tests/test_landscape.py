@@ -620,6 +620,14 @@ def test_what_the_study_cannot_measure_is_refused(fields, tmp_path, ends):  # no
     assert not (tmp_path / "run").exists()
 
 
+def test_a_study_without_a_probed_step_is_refused(tmp_path, ends):  # noqa: F811
+    run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), *flags(TINY)]
+    ends(
+        landscape.main, [*run, "--config.landscape.probe_steps=1000"], "probe_steps is more than the", "training steps"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_networks_differ_in_batch_norm_alone():
     base = config("landscape", {})
     flat = [configs.flatten(networks.base_config(base, place)) for place in networks.NETWORKS.values()]

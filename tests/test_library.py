@@ -191,13 +191,20 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     arrays = {f"{s}_{kind}": getattr(digits[s], kind)[:200] for s in ("train", "test") for kind in ("images", "labels")}
     np.savez(file, **arrays)
     npz, run = str(ROOT / "examples" / "npz.py"), tmp_path / "run"
-    fields = SMALL | {"own.file": str(file), "data.validation_size": "0"}
+    fields = SMALL | {"own.file": str(file), "data.validation_size": "40"}  # of which get_data takes no notice
     main.main(["--config", npz, "--workdir", str(run), *flags(fields)])
     told = capsys.readouterr().out
     assert "200 train, 200 test" in told
     code._known.clear()
     cli._dispatch(shlex.split(told.rpartition("next: ")[2])[1:])  # what a run says in the end, with its file
     assert "on 200 test images" in capsys.readouterr().out
+    best = vgg_jax.load(run, "best", config=npz)
+    assert best.evaluate()["chosen_on"] == "test"
+    assert "on own data" in (best.export("safetensors") / "README.md").read_text()
+    with pytest.raises(vgg_jax.UserError, match="has no validation images"):
+        best.evaluate("validation")
+    with pytest.raises(vgg_jax.UserError, match="at least one image"):
+        best.evaluate(vgg_jax.data("digits")["validation"])
     code._known.clear()
     Image.fromarray(arrays["test_images"][0]).save(tmp_path / "digit.png")
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])

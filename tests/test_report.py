@@ -115,6 +115,22 @@ def test_two_runs_and_only_the_field_that_differs(run, finished_run, tmp_path):
     assert [group.name for group in groups.group(found.runs, found.rows)] == ["run", "other"]
 
 
+def test_a_run_made_again_is_no_second_seed(finished_run, tmp_path):
+    made = [copy(finished_run, tmp_path / name, seed=seed) for name, seed in (("a", 0), ("a_again", 0), ("b", 1))]
+    found = finding.find(made)
+    together = groups.group(found.runs, found.rows)
+    assert [[run.name for run in group.runs] for group in together] == [["a", "b"], ["a_again"]]
+
+
+def test_bins_of_no_images_are_no_reliability(run):
+    pages.evaluate(run, NAMES)
+    report = json.loads((run / "evaluation" / "latest_test.json").read_text())
+    assert reading.fault_of(report) == ""
+    for count in (0, -1):
+        report["reliability"][0]["count"] = count
+        assert reading.fault_of(report) == "no reliability"
+
+
 def test_a_table_and_its_seeds(finished_run, tmp_path):
     for seed in range(3):
         folder = copy(finished_run, tmp_path / "project2" / "vgg_a" / f"seed{seed}", seed=seed)

@@ -4,22 +4,24 @@ import json
 import os
 import shutil
 import signal
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import OWN_NETWORK, SMALL, config, dataset, flags
+from small import OWN_NETWORK, ROOT, SMALL, config, dataset, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
+import vgg_jax
 from vgg_jax import main, reproduce
 from vgg_jax.console.errors import RunFailed, Stopped, UserError
 from vgg_jax.runs import loop as fit
 from vgg_jax.runs.damage import saved_steps
 from vgg_jax.runs.log import read
 from vgg_jax.runs.run import Run
-from vgg_jax.settings import code
+from vgg_jax.settings import code, config as configs
 from vgg_jax.tables import table as tables, train
 from vgg_jax.tables.rows import TABLES
 from vgg_jax.training.step import init_state, make_recipe, make_train_chunk
@@ -161,8 +163,8 @@ def test_mean_and_deviation():
 
 def test_seconds_are_shared_by_those_trained_together():
     records = [{"seconds": 60.0, "trained_together": 3}, {"seconds": 90.0, "trained_together": 2}, {"seconds": 91.0}]
-    assert tables._seconds(records) == 20 + 15 + 1
-    assert tables._seconds([]) == 0
+    assert tables.seconds(records) == 20 + 15 + 1
+    assert tables.seconds([]) == 0
 
 
 def test_fewer_seeds_at_once_when_memory_is_short(monkeypatch, capsys):
@@ -273,6 +275,26 @@ def test_a_table_of_ones_own(tmp_path, capsys):
     code._known.clear()  # as in another process
     reproduce.main(["own", "--rows", rows, *where, "--table"])
     assert "| `mine.py` |" in capsys.readouterr().out
+
+
+def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
+    """Where get_data reads another field, or the next row has none; the seeds of a row share their images."""
+    digits, given = vgg_jax.data("digits"), []
+    for n in (64, 96):
+        some = {f"{s}_images": digits["train"].images[:n] for s in ("train", "test")}
+        np.savez(
+            tmp_path / f"{n}.npz", **some, **{f"{s}_labels": digits["train"].labels[:n] for s in ("train", "test")}
+        )
+    rows = [(ROOT / "examples" / "npz.py", f"{tmp_path}/{n}.npz") for n in (64, 96)] + [("quickstart", None)]
+    jobs = {}
+    for number, (file, arrays) in enumerate(rows):
+        one = configs.load(str(file), SMALL | ({"own.file": arrays} if arrays else {}))
+        jobs[str(number)] = [(c, tmp_path / str(number) / str(c.seed)) for c in configs.seeded(one, 2)]
+    monkeypatch.setattr(train, "train", lambda jobs, splits: given.append(splits) or [])
+    loaded = Mock(side_effect=train.load.load)
+    monkeypatch.setattr(train.load, "load", loaded)
+    train.train_all(jobs)
+    assert [len(splits["train"]) for splits in given] == [64, 96, 160] and loaded.call_count == 3
 
 
 @pytest.mark.parametrize("case", [

@@ -9,7 +9,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from vgg_jax import cli, sweep
 from vgg_jax.console.errors import UserError
 from vgg_jax.runs import log
-from vgg_jax.tables import sweep as tables, train
+from vgg_jax.tables import sweep as tables, table, train
 
 RECIPE = '''"""A recipe with variations."""
 
@@ -52,6 +52,7 @@ def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypa
     for row in rows:
         runs = [folder / row["name"] / f"seed{seed}" for seed in row["seeds"]]
         assert row["held_out_accuracy"] == [log.read(run)[-1]["validation_accuracy"] for run in runs]
+        assert row["held_out_images"] == 40 and row["seconds"] == [table.seconds(log.read(run)) for run in runs]
     assert out.index("| unchanged |") < out.index("| optimizer.learning_rate=1e-09 |")
     assert "test" not in (folder / "sweep.json").read_text() and (folder / "sweep.png").exists()
     monkeypatch.setattr(train, "fit_together", lambda *_: pytest.fail("trained again"))
@@ -60,6 +61,28 @@ def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypa
     assert (folder / "sweep.md").read_text() == cli_text
     sweep.main(given(recipe, "--table", "--seeds", "3"))  # a third that was not trained
     assert capsys.readouterr().out.count("| 2 |") == 6
+
+
+GET_DATA = """
+
+def get_data(config):
+    import vgg_jax
+    digits = vgg_jax.data("digits")
+    some = {name: (digits["train"].images[:n], digits["train"].labels[:n]) for name, n in SIZES.items()}
+    return some
+"""
+
+
+def test_a_sweep_of_ones_own_data(recipe, ends):  # noqa: F811
+    """Their own split is held out, whatever config.data says."""
+    folder = recipe.parent / "runs"
+    own = {"data__validation_size": "40", "data__train_size": "0", "train__epochs": "1"}
+    recipe.write_text(RECIPE + GET_DATA.replace("SIZES", "{'train': 64, 'test': 10}"))
+    ends(sweep.main, given(recipe, **own), "chooses on held-out images: get_data must return", alone=False)
+    assert not folder.exists() or not list(folder.rglob("summary.json"))
+    recipe.write_text(RECIPE + GET_DATA.replace("SIZES", "{'train': 64, 'test': 10, 'validation': 24}"))
+    sweep.main(given(recipe, "--seeds", "1", **own | {"data__validation_size": "0"}))
+    assert [row["held_out_images"] for row in json.loads((folder / "sweep.json").read_text())["rows"]] == [24] * 3
 
 
 def test_what_a_sweep_refuses(recipe, ends):  # noqa: F811

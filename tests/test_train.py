@@ -1,6 +1,7 @@
 """The step is pure, chunk lengths do not change results, and the step works under vmap and pmap."""
 
 import functools
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -156,6 +157,22 @@ def test_predict_is_the_same_in_any_batch_size():
     reference = predict(forward, variables, DATA.images, 64)
     for size in (5, 100):
         np.testing.assert_allclose(predict(forward, variables, DATA.images, size), reference, atol=1e-4)
+
+
+@pytest.mark.parametrize(("tta", "passes"), [("none", 1), ("flip", 2), ("flip_shift", 6)])
+def test_known_logits_save_a_pass_and_change_nothing(tta, passes):
+    recipe, _ = setting()
+    forward = Mock(side_effect=make_forward(recipe.model, DATA.mean, DATA.std))
+    variables = init_state(recipe, 0).variables
+    plain = predict(forward, variables, DATA.images, 64)
+    forward.reset_mock()
+    whole = predict(forward, variables, DATA.images, 64, tta)
+    assert forward.call_count == passes
+    np.testing.assert_array_equal(predict(forward, variables, DATA.images, 64, tta, plain), whole)
+    assert forward.call_count == 2 * passes - 1
+    np.testing.assert_allclose(  # as defined: a weighted sum over the views
+        whole, sum(w * predict(forward, variables, view, 64) for w, view in views(DATA.images, tta)), atol=1e-5
+    )
 
 
 def test_normalise_is_mean_zero_and_std_one():

@@ -4,10 +4,12 @@ python -m vgg_jax.import_weights weights.safetensors|weights.pt|FOLDER --workdir
     [--normalization NAME | MEAN MEAN MEAN STD STD STD] [--config.FIELD=VALUE ...]
 """
 
+import shlex
 from collections.abc import Sequence
 
 from vgg_jax.console import errors, flags
 from vgg_jax.console.errors import UserError
+from vgg_jax.settings import code, config as configs
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,7 +32,8 @@ def main(argv: Sequence[str]) -> None:
     facts = import_weights(source, given.workdir, given.config, colours, overrides)
     mean, std = (" ".join(f"{x:.4f}" for x in facts[name]) for name in ("mean", "std"))
     print(f"{given.source} fits: {given.workdir}, {len(facts['class_names'])} classes, mean {mean}, std {std}")
-    print(f"how good it is: vgg-jax evaluate --workdir {given.workdir}")
+    own = ["--config", given.config] if given.config and any(code.of(configs.load(given.config))) else []
+    print(f"how good it is: {shlex.join(['vgg-jax', 'evaluate', '--workdir', str(given.workdir), *own])}")
 
 
 def _colours(words: Sequence[str], names: dict) -> tuple[Sequence[float], Sequence[float]]:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     if not given.only_print:
         cache.use()
         workdir.mkdir(parents=True, exist_ok=True)
-        failed = train.train_all(jobs)
+        failed = train.train_all(jobs, sweep.check_data)
     rows = sweep.collect(jobs)
     print(sweep.markdown(rows))
     if not given.only_print:

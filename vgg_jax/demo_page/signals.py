@@ -56,7 +56,7 @@ def watch(
             stage = wanted[name]
             output = output + added[stage] if added and stage in added else output
             maps[stage] = output
-        if context.method_name == "__call__" and output.ndim == 4:
+        if context.method_name == "__call__" and isinstance(layer, (nn.BatchNorm, nn.Conv)) and output.ndim == 4:
             _keep(values, _stage(model, str(layer.name), output), layer, args[0], output)
         return output
 

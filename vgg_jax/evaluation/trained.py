@@ -142,6 +142,8 @@ class TrainedRun:
         """
         name = split if isinstance(split, str) else "given"
         dataset = self.data(split) if isinstance(split, str) else split
+        if not len(dataset):
+            raise UserError("evaluate takes at least one image")
         logits = self._finite_logits(dataset.images)
         found = {
             "checkpoint": self.checkpoint,
@@ -156,7 +158,7 @@ class TrainedRun:
         if origin := self._facts.get("origin"):
             found["origin"] = origin
         if tta != "none":
-            found["tta"] = {"views": tta, **scores.scores(self._logits(dataset.images, tta), dataset.labels)}
+            found["tta"] = {"views": tta, **scores.scores(self._logits(dataset.images, tta, logits), dataset.labels)}
         if out is not None:
             folder = Path(out)
             folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,7 @@ class TrainedRun:
             )
         dataset = load_data(self.config)[split]
         if not len(dataset):
-            raise UserError(f"{self.workdir} has no {split} images (config.data.validation_size was 0)")
+            raise UserError(f"{self.workdir} has no {split} images")
         if dataset.fingerprint != self._facts["fingerprint"][split]:
             raise UserError(
                 f"the {split} images are not those of the run (the fingerprint differs); "
@@ -210,7 +212,8 @@ class TrainedRun:
     def _find_chosen_on(self) -> str:
         """The split that chose the checkpoint; a word where metrics.jsonl knows a better epoch than best/ holds."""
         found = log.protocols(self.metrics)
-        split = "validation" if found["selected"] or self.config.data.validation_size else "test"
+        held_out = self._facts.get("sizes", {}).get("validation")
+        split = "validation" if found["selected"] or held_out else "test"
         best = found["selected"] or found["best_test"]
         if best and best["step"] != self.step:
             print(
@@ -232,5 +235,5 @@ class TrainedRun:
             )
         return logits
 
-    def _logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
-        return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta)
+    def _logits(self, images: np.ndarray, tta: str = "none", known: np.ndarray | None = None) -> np.ndarray:
+        return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta, known)

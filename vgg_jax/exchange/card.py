@@ -65,7 +65,7 @@ def card(out: Outgoing) -> str:
 
 def metadata(out: Outgoing) -> dict[str, Any]:
     """The card's metadata block; every value is also valid as JSON. It names no license: that is for you to choose."""
-    shown, hub = _DATA.get(out.config.data.name, (out.config.data.name, ""))
+    shown, hub = _data(out)
     found: dict[str, Any] = {
         "library_name": "vgg_jax",
         "pipeline_tag": "image-classification",
@@ -84,7 +84,14 @@ def metadata(out: Outgoing) -> dict[str, Any]:
 
 
 def _title(out: Outgoing) -> str:
-    return f"{architecture(out.config)} on {_DATA.get(out.config.data.name, (out.config.data.name,))[0]}"
+    return f"{architecture(out.config)} on {_data(out)[0]}"
+
+
+def _data(out: Outgoing) -> tuple[str, str]:
+    """(the data's name, theirs on the Hub); whoever brings data may leave config.data.name as it was."""
+    name = out.config.data.name
+    own = out.facts.get("data_given") or configs.flatten(out.config).get("code.data")
+    return ("own data", "") if own else _DATA.get(name, (name, ""))
 
 
 def _chosen(out: Outgoing) -> str:
@@ -120,11 +127,11 @@ def _measured(out: Outgoing) -> list[str]:
             f"Probabilities are softmax(logits / {out.temperature:.4f}). This temperature was fitted on "
             f"{out.calibration['images']:,} {out.calibration['split']} images."
         )
-    if out.report and calibrated:
-        lines[-1] += (
-            f" It brings the expected calibration error on the test images from {out.report['calibration_error']:.4f} "
-            f"to {calibrated['calibration_error']:.4f}."
-        )
+        if out.report and calibrated:
+            lines[-1] += (
+                " It brings the expected calibration error on the test images from "
+                f"{out.report['calibration_error']:.4f} to {calibrated['calibration_error']:.4f}."
+            )
     return lines
 
 

@@ -16,11 +16,13 @@ Files = dict[str, bytes]
 def export(out: Outgoing, to: str, folder: Path) -> Path:
     """Write the files of a format, a key of `WAYS`, to a folder, which is made; returns it.
 
-    Raises: UserError for another format, one whose package is missing, or a folder that cannot be made; nothing is
-      written then.
+    Raises: UserError for another format, one whose package is missing or that has no float16, or a folder that cannot
+      be made; nothing is written then.
     """
     if to not in WAYS:
         raise UserError(f"no format {to!r}; one of {', '.join(WAYS)}")
+    if out.half and to not in HALF:
+        raise UserError(f"--half is for {' and '.join(HALF)}, not for {to}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another --out")
     files = WAYS[to](out) | {"config.json": describe(out).encode()}
@@ -45,6 +47,8 @@ def _pytorch(out: Outgoing) -> Files:
     torch.save({name: torch.from_numpy(array) for name, array in state(out).items()}, file)
     return {"model.pt": file.getvalue()}
 
+
+HALF = ("safetensors", "pytorch")  # which can hold float16
 
 WAYS: dict[str, Callable[[Outgoing], Files]] = {
     "safetensors": _safetensors,

@@ -40,6 +40,9 @@ def main(argv: Sequence[str]) -> None:
         networks.check(config, len(splits["train"].class_names))
     if config.landscape.images > len(splits["train"]):
         raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
+    steps = config.train.epochs * (len(splits["train"]) // config.train.batch_size)
+    if config.landscape.probe_steps > steps:
+        raise UserError(f"config.landscape.probe_steps is more than the {steps} training steps")
     directory.open_run(workdir, config, splits)
     with lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
         print(run(config, splits, workdir))

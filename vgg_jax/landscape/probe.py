@@ -125,9 +125,10 @@ def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output, layer = call(*args, **kwargs), context.module
-        counts = re.fullmatch(r"(conv|bn)\d+_\d+a?", str(layer.name)) if isinstance(model, VGG) else output.ndim == 4
-        if isinstance(layer, kind) and context.method_name == "__call__" and counts:
-            signals.append(output.astype(jnp.float32))
+        if isinstance(layer, kind) and context.method_name == "__call__":
+            name = str(layer.name)
+            if re.fullmatch(r"(conv|bn)\d+_\d+a?", name) if isinstance(model, VGG) else output.ndim == 4:
+                signals.append(output.astype(jnp.float32))
         return output
 
     with nn.intercept_methods(record):

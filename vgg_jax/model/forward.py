@@ -20,14 +20,25 @@ def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) 
 
 
 def predict(
-    forward: Forward, variables: Any, images: np.ndarray, batch_size: int = EVAL_BATCH, tta: str = "none"
+    forward: Forward,
+    variables: Any,
+    images: np.ndarray,
+    batch_size: int = EVAL_BATCH,
+    tta: str = "none",
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Logits [N, classes] of uint8 images [N, H, W, 3], weighted over `views`; all batches have one compiled size."""
-    return sum(weight * _predict(forward, variables, view, batch_size) for weight, view in views(images, tta))  # type: ignore[return-value]
+    """Logits [N, classes] of uint8 images [N, H, W, 3], weighted over `views`; all batches have one compiled size.
+
+    known: the logits of the images themselves, where there are some, so that they are not computed again.
+    """
+    weighted = views(images, tta)
+    weight, itself = next(weighted)
+    logits = weight * (_predict(forward, variables, itself, batch_size) if known is None else known)
+    return sum((w * _predict(forward, variables, view, batch_size) for w, view in weighted), logits)
 
 
 def views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarray]]:
-    """The (weight, images) that test-time augmentation averages.
+    """The (weight, images) that test-time augmentation averages, first the images as they are.
 
     none: the images. flip: also their mirror images. flip_shift: also all of these shifted by a pixel
     to the upper left and the lower right, with half of the total weight (the six views of Jordan 2024).

@@ -1,6 +1,7 @@
 """Runs that are seeds of one config, and in what configs differ."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +29,11 @@ class Group(NamedTuple):
 def group(runs: Sequence[RunFiles], rows: Mapping[str, Row]) -> list[Group]:
     """The runs as groups, in the order of their first runs."""
     found: dict[str, list[RunFiles]] = {}
+    times: Counter[str] = Counter()  # how often a seed has come: a run made again is no other seed
     for run in runs:
-        found.setdefault(_key(run), []).append(run)
+        same = f"{_key(run)} {run.config.get('seed')}"
+        found.setdefault(f"{_key(run)} {times[same]}", []).append(run)
+        times[same] += 1
     return [_group(seeds, rows) for seeds in found.values()]
 
 

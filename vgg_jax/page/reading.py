@@ -199,7 +199,7 @@ def fault_of(report: Mapping[str, Any]) -> str:
         return "counts that are no whole numbers"
     if not isinstance(bins, list) or not all(isinstance(b, dict) and all(map(_is_number, b.values())) for b in bins):
         return "no reliability"
-    if not all({"low", "count", "confidence", "accuracy"} <= set(b) for b in bins):
+    if not all({"low", "count", "confidence", "accuracy"} <= set(b) and b["count"] > 0 for b in bins):
         return "no reliability"
     numbers = ("accuracy", "top5_accuracy", "cross_entropy", "calibration_error", "images", "step")
     return next((f"no {name}" for name in numbers if not _is_number(report.get(name))), "")

@@ -32,8 +32,10 @@ def fields(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in CHANGEABLE and does_something(name, flat)}
 
 
-def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
+def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> None:
     """Make the directory of a new run, or check that an existing one has the same config and data.
+
+    given: the data were handed over, so that config.data does not name them.
 
     Raises: UserError listing what differs, or when the config does not fit the data or the devices.
     """
@@ -48,7 +50,8 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
         if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
         elif processes.is_first():
-            where = {"data_dir": str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""}
+            there = str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
+            where = {"data_dir": there, "data_given": given}
             write(workdir / "run.json", json.dumps(describe(data) | where | origin.describe(), indent=2) + "\n")
             write(workdir / "config.json", configs.to_json(config))
         else:

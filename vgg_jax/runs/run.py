@@ -45,6 +45,7 @@ class Run:
         self.placement = placement
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
+        self.tested: tuple[int, Any] = -1, None  # step and logits of the last evaluation on test images
         self.said_stuck = False
         self.drawn = 0  # records in curves.png
         self.seconds = 0.0  # taken by earlier sessions
@@ -138,12 +139,15 @@ class Run:
 
     def _evaluate(self, state: TrainState, split: str, dataset: Dataset) -> Record:
         logits = predict(self.forward, state.variables, dataset.images, self.eval_batch)
+        if split == "test":
+            self.tested = int(state.step), logits
         loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(dataset.labels))))
         return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"]}
 
     def _tta_accuracy(self, state: TrainState, tta: str) -> float:
-        test = self.data["test"]
-        logits = predict(self.forward, state.variables, test.images, self.eval_batch, tta)
+        test, (step, logits) = self.data["test"], self.tested
+        known = logits if step == int(state.step) else None
+        logits = predict(self.forward, state.variables, test.images, self.eval_batch, tta, known)
         return scores(logits, test.labels)["accuracy"]
 
     def save(self, state: TrainState, seconds: float) -> None:

@@ -21,7 +21,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     configs.check_trains(config)
     tracking.check(config)
     found = splits or processes.in_turn("data", lambda: load.load(config))
-    processes.in_turn("directory", lambda: directory.open_run(workdir, config, found))
+    processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given=splits is not None))
     print(network.line(config, len(found["train"].class_names)))
     print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
     print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)

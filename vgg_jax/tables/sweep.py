@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.datasets.load import Dataset
 from vgg_jax.evaluation.intervals import estimate
 from vgg_jax.runs import directory, log
 from vgg_jax.runs.resuming import Job
-from vgg_jax.settings import config as configs, files
-from vgg_jax.tables import pictures
+from vgg_jax.settings import code, config as configs, files
+from vgg_jax.tables import pictures, table
 
 Rows = list[dict[str, Any]]
+NEEDS = "a sweep chooses on held-out images"
 
 
 def plan(source: str, overrides: Mapping[str, str], seeds: int, workdir: Path) -> dict[str, list[Job]]:
@@ -26,13 +28,19 @@ def plan(source: str, overrides: Mapping[str, str], seeds: int, workdir: Path) -
     for changes in files.sweep(source):
         config, name = configs.override(base, changes), name_of(changes)
         configs.check_trains(config)
-        if not config.data.validation_size:
-            raise UserError("a sweep chooses on held-out images: set config.data.validation_size, as 5000 of CIFAR-10")
+        if not config.data.validation_size and not code.of(config).get_data:
+            raise UserError(f"{NEEDS}: set config.data.validation_size, as 5000 of CIFAR-10")
         if name in jobs:
             raise UserError(f"sweep() of {source} yields {name} twice")
         folder = workdir / _folder(name)
         jobs[name] = [(c, folder / f"seed{c.seed}") for c in configs.seeded(config, seeds)]
     return jobs
+
+
+def check_data(splits: Mapping[str, Dataset]) -> None:
+    """Raises: UserError when no images are held out."""
+    if not len(splits["validation"]):
+        raise UserError(f"{NEEDS}: get_data must return a split named validation")
 
 
 def name_of(changes: Mapping[str, Any]) -> str:
@@ -51,14 +59,15 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
     """A row for every variation, the best first: its name and the final held-out accuracy of each finished seed."""
     rows = []
     for name, seeded in jobs.items():
-        found = [(config, directory.read_summary(workdir), log.read(workdir)) for config, workdir in seeded]
-        finished = [(config, records[-1]) for config, summary, records in found if summary and records]
+        found = [(config, workdir, log.read(workdir)) for config, workdir in seeded]
+        finished = [run for run in found if run[2] and directory.read_summary(run[1])]
+        sizes = [directory.read_facts(workdir)["sizes"]["validation"] for _, workdir, _ in finished]
         rows.append({
             "name": name,
-            "seeds": [config.seed for config, _ in finished],
-            "held_out_images": seeded[0][0].data.validation_size,
-            "held_out_accuracy": [record["validation_accuracy"] for _, record in finished],
-            "seconds": [record["seconds"] / record["trained_together"] for _, record in finished],
+            "seeds": [config.seed for config, _, _ in finished],
+            "held_out_images": min(sizes, default=0),
+            "held_out_accuracy": [records[-1]["validation_accuracy"] for _, _, records in finished],
+            "seconds": [table.seconds(records) for _, _, records in finished],
         })  # fmt: skip
     return sorted(rows, key=lambda row: -_mean(row["held_out_accuracy"]))
 

@@ -52,14 +52,14 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
         "batch_size": config.train.batch_size,
         "test_accuracy": accuracy,
         "train_accuracy": summary.get("train_accuracy"),
-        "seconds": _seconds(records),
+        "seconds": seconds(records),
         "device": facts["device"],
         "commit": facts["commit"],
         "curve": [[r["epoch"], r["train_accuracy"], r["test_accuracy"]] for r in records],
     }
 
 
-def _seconds(records: Sequence[log.Record]) -> float:
+def seconds(records: Sequence[log.Record]) -> float:
     """A run's share of the time that it and the runs trained with it took."""
     ends = [0.0, *(r["seconds"] for r in records)]
     return sum((end - begin) / r.get("trained_together", 1) for begin, end, r in zip(ends, ends[1:], records))

@@ -1,7 +1,7 @@
 """Train a table's rows over several seeds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from vgg_jax.model import network
 from vgg_jax.runs import directory
 from vgg_jax.runs.loop import fit_together
 from vgg_jax.runs.resuming import Job, in_step
-from vgg_jax.settings import config as configs
+from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.tables import pictures, table
 from vgg_jax.tables.rows import Row
@@ -70,12 +70,19 @@ def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
     return [failure for part in parts for failure in _train_group(part, splits)]
 
 
-def train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
-    """Train row after row; returns the failures, so that one diverging run does not stop the others."""
+def train_all(
+    jobs: Mapping[str, Sequence[Job]], check: Callable[[dict[str, Dataset]], None] | None = None
+) -> list[str]:
+    """Train row after row; returns the failures, so that one diverging run does not stop the others.
+
+    check: what to ask of every row's data before any training.
+    """
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
     for config, workdir in [job for seeded in jobs.values() for job in seeded]:
         key = _source(config)
         loaded[key] = loaded.get(key) or load.load(config)
+        if check:
+            check(loaded[key])
         directory.open_run(workdir, config, loaded[key])
     failed = []
     for number, (name, seeded) in enumerate(jobs.items(), 1):
@@ -90,9 +97,10 @@ def train_all(jobs: Mapping[str, Sequence[Job]]) -> list[str]:
 
 
 def _source(config: Config) -> str:
-    """A key that is equal for configs with the same data."""
-    fields: Any = config.data
-    return json.dumps(fields.to_dict())
+    """A key that is equal for configs with the same data; `get_data` may read any field, but the seed is no data."""
+    fields: Any = config
+    every = fields.to_dict()
+    return json.dumps(every | {"seed": 0} if code.of(config).get_data else every["data"])
 
 
 def write(result: dict[str, Any], text: str, results: Path) -> None:
