@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small import PYTHONPATH, ROOT, SMALL, config, flags
 
-from benchmarks import contenders, train_step
+from benchmarks import contenders, rounding, train_step
 from benchmarks.worker import Worker
 from vgg_jax.console.errors import UserError
 from vgg_jax.training.step import init_state, make_recipe, make_train_step
@@ -213,3 +213,21 @@ def test_end_to_end(tmp_path):
         seconds = figures[caches]["seconds"]
         assert seconds.keys() > {"imports", "compile", "train", "other"} and caches in printed
         assert min(seconds.values()) >= 0 and figures[caches]["images_per_second"] > 0
+
+
+def test_rounding(tmp_path, monkeypatch):
+    fields = ["--config.model.width=0.1", "--config.model.stages=A", "--images", "1"]
+    found, printed = run("rounding", tmp_path / "rounding.json", "--config", "configs/bn.py", *fields)
+    sizes = [(row["side"], row["inputs"], row["outputs"]) for row in found["rows"]]
+    assert sizes == [(32, 3, 6), (16, 6, 13), (8, 13, 26), (8, 26, 26), (4, 26, 51), (4, 51, 51), (2, 51, 51)]
+    assert printed.count("\n") == 2 + len(sizes)
+    for row in found["rows"]:
+        assert all(1e-8 < error < 1e-5 for error in row["float32"]), row
+        assert all(1e-3 < error < 1e-2 for error in row["bfloat16"]), row
+    with pytest.raises(UserError, match="this is for a VGG"):
+        rounding.main(["--config", "examples/resnet.py"])
+    with jax.enable_x64(True):  # a convolution that is wrong is seen
+        monkeypatch.setattr(
+            rounding.layers, "conv_general_dilated", lambda x, kernel, *_, **__: 1.01 * x @ kernel[1, 1]
+        )
+        assert min(rounding.measure(rounding.Shape(4, 3, 5), 1)["float32"]) > 0.1

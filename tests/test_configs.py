@@ -341,3 +341,15 @@ def test_fields_younger_than_a_run_of_own_data_are_not_its_own():
     flat = configs.flatten(configs.load("default")) | {"code.data": True}
     assert does_something("data.resize", flat) and not does_something("data.shrink", flat)
     assert "data.shrink" not in rundir.fields(configs.load("default"))
+
+
+@pytest.mark.parametrize(("field", "text", "value"), [
+    ("own.depth", "3", 3), ("own.depth", "deep", "deep"), ("own.widths", "(4, 8)", (4, 8)), ("own.widths", "[4]", (4,)),
+])  # fmt: skip
+def test_fields_of_ones_own_may_be_none_or_lists(field, text, value, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from configs.quickstart import get_config as quickstart\nfrom ml_collections import ConfigDict\n\n\n"
+        "def get_config():\n    config = quickstart()\n"
+        "    config.own = ConfigDict({'depth': None, 'widths': [1, 2]})\n    return config\n"
+    )
+    assert configs.flatten(configs.load(str(tmp_path / "mine.py"), {field: text}))[field] == value

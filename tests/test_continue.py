@@ -65,7 +65,7 @@ def test_only_a_schedule_that_does_not_know_the_end_can_be_longer(finished_run, 
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "milestones", "cosine", "one_cycle", "triangular"])
-@pytest.mark.parametrize("warmup", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("warmup", [0.0, 1.0, 2.96, 3.0])
 def test_goes_on_means_the_same_learning_rates(name, warmup):
     fields = {"schedule.name": name, "schedule.warmup_epochs": warmup, "schedule.decay_epochs": 1.5}
     fields |= {"schedule.milestones": (1.0, 2.5)}

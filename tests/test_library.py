@@ -119,9 +119,32 @@ def test_arrays_as_data(tmp_path):
         ({"test": (images, labels[:5])}, "test labels must be 40 whole numbers"),
         ({"test": (images, labels - 1)}, "labels must lie in 0 to 2"),
         ({"class_names": ["a"]}, "labels must lie in 0 to 0"),
+        ({"class_names": np.array(["a", "b"])}, "labels must lie in 0 to 1"),
+        ({"train": (images, labels.astype(str))}, "train labels must be 40 whole numbers"),
     ]:
         with pytest.raises(vgg_jax.UserError, match=words):
             vgg_jax.data(**({"train": (images, labels), "test": (images, labels)} | wrong))
+
+
+def test_given_data_that_do_not_fit_the_config_are_refused_before_training(tmp_path):
+    images, labels = np.zeros((40, 16, 16, 3), np.uint8), np.arange(40) % 3
+    config, none = small(train__batch_size=8, train__epochs=1), (images[:0], labels[:0])
+    for splits, size, words in (
+        (vgg_jax.data(train=(images, labels), test=(images, labels)), 32, "16x16 pixels; set config.data.image_size"),
+        (vgg_jax.data(train=(images[:, :8], labels), test=(images[:, :8], labels)), 16, "16x8 pixels"),
+        (vgg_jax.data(train=(images, labels), test=none), 16, "there are no test images"),
+    ):
+        with pytest.raises(vgg_jax.UserError, match=words):
+            vgg_jax.train(vgg_jax.config(config, {"data.image_size": size}), tmp_path / "run", data=splits)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_with_future_annotations(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\n" + NETWORK.replace("Net(nn.Module):", "Net(nn.Module):\n    n: int = 3")
+    )
+    assert vgg_jax.config(str(file)).code.model
 
 
 def test_a_folder_as_data(tmp_path):
@@ -210,7 +233,7 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])
     assert "digit.png: " in capsys.readouterr().out
     ends(main.main, ["--config", npz, "--workdir", str(tmp_path / "b"), *flags(fields | {"data.image_size": "16"})],
-         "get_data returns images of 32x32; set config.data.image_size")  # fmt: skip
+         "the images have 32x32 pixels; set config.data.image_size")  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "words"), [

@@ -287,14 +287,17 @@ def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
         )
     rows = [(ROOT / "examples" / "npz.py", f"{tmp_path}/{n}.npz") for n in (64, 96)] + [("quickstart", None)]
     jobs = {}
-    for number, (file, arrays) in enumerate(rows):
-        one = configs.load(str(file), SMALL | ({"own.file": arrays} if arrays else {}))
+    for number, (file, arrays) in enumerate([*rows, rows[0]]):
+        changes = {"own.file": arrays} if arrays else {}
+        changes |= {"train.epochs": "1"} if number == 3 else {}
+        one = configs.load(str(file), SMALL | changes)
         jobs[str(number)] = [(c, tmp_path / str(number) / str(c.seed)) for c in configs.seeded(one, 2)]
     monkeypatch.setattr(train, "train", lambda jobs, splits: given.append(splits) or [])
     loaded = Mock(side_effect=train.load.load)
     monkeypatch.setattr(train.load, "load", loaded)
     train.train_all(jobs)
-    assert [len(splits["train"]) for splits in given] == [64, 96, 160] and loaded.call_count == 3
+    assert [len(splits["train"]) for splits in given] == [64, 96, 160, 64] and loaded.call_count == 4
+    assert given[3] is given[0]  # not twice in memory
 
 
 @pytest.mark.parametrize("case", [

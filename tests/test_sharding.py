@@ -157,8 +157,9 @@ def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
         sharding.place(config(train__micro_batch=8, train__devices=8))
 
 
+@pytest.mark.parametrize("count", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"])
 @pytest.mark.parametrize(("micro_batch", "processes", "devices"), [(0, 1, 1), (8, 1, 2), (16, 2, 1)])
-def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, processes, devices):
+def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, processes, devices, count):
     """Batch 32, two cores per process. In a separate process, since JAX creates its devices only once."""
     program = (
         "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; from vgg_jax import main; "
@@ -166,7 +167,7 @@ def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch
         "training.train = lambda config, _: print(sharding.place(config).size); main.main(sys.argv[1:])"
     )
     given = arguments("unused", train__micro_batch=micro_batch)
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"SLURM_NTASKS": str(processes)}
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {count: str(processes)}
     child = subprocess.run(
         [sys.executable, "-c", program, *given], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -322,7 +323,8 @@ def test_two_processes_stop_lose_one_and_go_on(alone, tmp_path):
     with contextlib.closing(Pair(run)) as pair:
         assert pair.codes(200) == [0, 0], pair.log(0) + pair.log(1)
         assert "resumed at step" in pair.log(0) and "4 x cpu" in pair.log(0)
-        assert "epoch" not in pair.log(1)  # only process 0 prints
+        assert "epoch" not in pair.log(1) and "finished:" not in pair.log(1)  # only process 0 prints
+        assert "finished:" in pair.log(0)
     assert_same_run(alone, run)
 
 

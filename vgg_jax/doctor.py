@@ -52,8 +52,8 @@ def examine() -> Iterator[Finding]:
         kinds = []
         yield Finding(f"JAX has no device: {error}", "unset JAX_PLATFORMS, or fix the platform that it names")
     for kind in sorted(set(kinds)):
-        yield Finding(f"JAX computes on {kinds.count(kind)} x {kind}; {os.cpu_count()} CPU cores")
-    on_gpu = any(not kind.startswith("cpu") for kind in kinds)
+        yield Finding(f"JAX computes on {kinds.count(kind)} x {kind}; {sharding.cores()} CPU cores")
+    on_gpu = any(not kind.startswith(("cpu", "tpu")) for kind in kinds)
     yield from cuda(driver, plugins, importlib.metadata.version("jaxlib"), on_gpu, environment)
     if on_gpu:
         yield preallocation(environment)

@@ -29,10 +29,10 @@ def main(argv: Sequence[str]) -> None:
     with processes.join(given.coordinator, given.num_processes, given.process_id):
         cache.use()
         train(config, workdir)
-    own = ["--config", given.config] if any(code.of(config)) else []
-    scored, shown = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own], ["vgg-jax", "report", str(workdir)]
-    print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; all on one page: {shlex.join(shown)}")
-    print(f"next: {shlex.join(scored)}")
+        own = ["--config", given.config] if any(code.of(config)) else []
+        scored, shown = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own], ["vgg-jax", "report", str(workdir)]
+        print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; all on one page: {shlex.join(shown)}")
+        print(f"next: {shlex.join(scored)}")
 
 
 if __name__ == "__main__":

@@ -88,8 +88,6 @@ def from_arrays(
     """
     given = {"train": train, "validation": validation or (train[0][:0], train[1][:0]), "test": test}
     parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
-    highest = max(int(labels.max(initial=0)) for _, labels in parts.values())
-    names = tuple(map(str, class_names or range(highest + 1)))
     for split, (images, labels) in parts.items():
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise UserError(f"{split} images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
@@ -97,8 +95,11 @@ def from_arrays(
             raise UserError(f"{split} images are of another size than the training images")
         if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
             raise UserError(f"{split} labels must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}")
-        if labels.min(initial=0) < 0 or highest >= len(names):
-            raise UserError(f"labels must lie in 0 to {len(names) - 1}, one for each class name")
+    every = np.concatenate([labels for _, labels in parts.values()])
+    lowest, highest = int(every.min(initial=0)), int(every.max(initial=0))
+    names = tuple(map(str, range(highest + 1) if class_names is None else class_names))
+    if lowest < 0 or highest >= len(names):
+        raise UserError(f"labels must lie in 0 to {len(names) - 1}, one for each class name")
     mean, std = statistics(parts["train"][0]) if normalization == "channel" else ((0.5,) * 3,) * 2
     return {split: Dataset(x, y.astype(np.int32), names, mean, std) for split, (x, y) in parts.items()}
 
@@ -120,9 +121,6 @@ def _of_ones_own(splits: Any, fields: Data) -> dict[str, Dataset]:
         splits = from_arrays(**splits, normalization=fields.normalization)
     train = splits["train"]
     empty = dataclasses.replace(train, images=train.images[:0], labels=train.labels[:0])
-    if train.images.shape[1:3] != (fields.image_size,) * 2:
-        height, width = train.images.shape[1:3]
-        raise UserError(f"get_data returns images of {width}x{height}; set config.data.image_size to their side")
     return {split: splits.get(split, empty) for split in ("train", "validation", "test")}
 
 

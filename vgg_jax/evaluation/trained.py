@@ -201,7 +201,8 @@ class TrainedRun:
             )
         dataset = load_data(self.config)[split]
         if not len(dataset):
-            raise UserError(f"{self.workdir} has no {split} images")
+            why = "" if self.config.data.validation_size else " (config.data.validation_size was 0)"
+            raise UserError(f"{self.workdir} has no {split} images{why}")
         if dataset.fingerprint != self._facts["fingerprint"][split]:
             raise UserError(
                 f"the {split} images are not those of the run (the fingerprint differs); "

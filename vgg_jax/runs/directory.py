@@ -39,6 +39,11 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
 
     Raises: UserError listing what differs, or when the config does not fit the data or the devices.
     """
+    height, width = data["train"].images.shape[1:3]
+    if (height, width) != (config.data.image_size,) * 2:
+        raise UserError(f"the images have {width}x{height} pixels; set config.data.image_size to their side")
+    if not len(data["test"]):
+        raise UserError("there are no test images")
     if config.train.batch_size > len(data["train"]):
         raise UserError(
             f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"

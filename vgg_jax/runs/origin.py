@@ -19,9 +19,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def describe() -> dict[str, Any]:
     """The versions, git commit and device that a run is made with."""
     here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
+    ours = ["ls-files", "--error-unmatch", Path(__file__).name]  # not a repository in which we are only installed
     try:
-        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip() or None
+        commit = (_git(here, *ours) and _git(here, "describe", "--always", "--dirty", "--exclude=*")) or None
     except (OSError, subprocess.SubprocessError):
         commit = None
     return {
@@ -33,6 +33,10 @@ def describe() -> dict[str, Any]:
         "jax_settings": numerics.settings(),
         "device": device(),
     }
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10).stdout.strip()
 
 
 def device() -> str:

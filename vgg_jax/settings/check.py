@@ -162,6 +162,9 @@ def parse(field: str, text: str, old: Any) -> Any:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
+    if old is None:  # a field of one's own that says nothing about its type
+        return value
+    old = tuple(old) if isinstance(old, list) else old
     if isinstance(old, tuple) and isinstance(value, (int, float, list)) and not isinstance(value, bool):
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):

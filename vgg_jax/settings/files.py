@@ -67,6 +67,7 @@ def _call(
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     try:
         with _configs_are_shipped():
             spec.loader.exec_module(module)

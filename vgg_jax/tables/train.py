@@ -80,7 +80,10 @@ def train_all(
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
     for config, workdir in [job for seeded in jobs.values() for job in seeded]:
         key = _source(config)
-        loaded[key] = loaded.get(key) or load.load(config)
+        if key not in loaded:
+            new = load.load(config)
+            same = (old for old in loaded.values() if directory.describe(old) == directory.describe(new))
+            loaded[key] = next(same, new)  # in memory once, however many fields differ
         if check:
             check(loaded[key])
         directory.open_run(workdir, config, loaded[key])

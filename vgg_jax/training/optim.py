@@ -15,10 +15,11 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     """step -> learning rate. Epochs in the config are counted from the start, warm-up included."""
     peak, c = config.optimizer.learning_rate, config.schedule
     total = config.train.epochs * steps_per_epoch
-    warmup = min(round(warmup_epochs(config) * steps_per_epoch), total - 1)
+    warmup = round(warmup_epochs(config) * steps_per_epoch)
     if c.name == "one_cycle":
         return optax.cosine_onecycle_schedule(total, peak, c.peak)
     if c.name == "cosine":
+        warmup = min(warmup, total - 1)
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total)
     if c.name == "triangular":
         top = round(c.peak * total)
