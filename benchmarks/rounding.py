@@ -52,7 +52,7 @@ def measure(shape: Shape, images: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal((images, side, side, c)) for c in (inputs, outputs))
     kernel = rng.standard_normal((3, 3, inputs, outputs)) * (2 / (9 * inputs)) ** 0.5
-    exact = _run(_plain, x, kernel, dy)
+    exact = _run(_plain, *(jnp.asarray(array) for array in (x, kernel, dy)))
     found = {}
     for dtype in DTYPES:
         computed = _run(_ours, *(jnp.asarray(array, dtype) for array in (x, kernel, dy)))
