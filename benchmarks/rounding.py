@@ -82,7 +82,6 @@ def main(argv: Sequence[str]) -> None:
         "--images": {"type": int, "default": 8, "help": "random images at once; default 8"},
         "--json": {"type": flags.path, "help": "where to write the figures"},
     })  # fmt: skip
-    jax.config.update("jax_enable_x64", True)
     config, rows = configs.load(given.config, overrides), []
     if code.of(config).get_model:
         raise UserError(f"{given.config} has a network of its own; this is for a VGG")
@@ -90,7 +89,8 @@ def main(argv: Sequence[str]) -> None:
     print("| convolution | " + " | ".join(f"{dtype}, {part}" for dtype in DTYPES for part in parts) + " |")
     print("|" + " --- |" * 7)
     for shape in shapes(config):
-        found = measure(shape, given.images)
+        with jax.enable_x64():
+            found = measure(shape, given.images)
         rows.append(shape._asdict() | found)
         cells = [f"{error:.1e}" for dtype in DTYPES for error in found[dtype]]
         print(f"| {shape.side}x{shape.side}, {shape.inputs} to {shape.outputs} | {' | '.join(cells)} |", flush=True)

@@ -237,6 +237,19 @@ def test_a_network_of_ones_own_leaves_as_jax_has_it(tmp_path, ends, images):  # 
     assert not (tmp_path / "run" / "export" / "onnx").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_pytorch_refuses_files_that_are_no_weights(name, finished_run, tmp_path):
+    pytest.importorskip("torch")
+    from vgg_jax.torch import network
+
+    folder = vgg_jax.load(finished_run).export("safetensors", tmp_path / "out")
+    (folder / "model.safetensors").unlink()
+    for content in (b"version https://git-lfs.github.com/spec/v1\n", b"", b"\x80\x04broken"):
+        (folder / name).write_bytes(content)
+        with pytest.raises(vgg_jax.UserError, match="holds no network that vgg-jax has exported"):
+            network.load(folder)
+
+
 def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monkeypatch):  # noqa: F811
     argv = ["export", "--workdir", str(finished_run), "--checkpoint", "best", "--to"]
     cli._dispatch([*argv, "safetensors", "--out", str(tmp_path / "out")])
