@@ -359,3 +359,18 @@ def test_two_seeds_vmapped_as_on_a_gpu_are_those_one_after_the_other(pair_of_see
     main.main(arguments(tmp_path, train__devices=1))
     for seed in "01":
         assert_same_run(pair_of_seeds / seed, tmp_path / seed)
+
+
+@pytest.mark.parametrize(("error", "lost"), [
+    (TimeoutError("Timed out while waiting for async_write_complete barrier."), True),  # Orbax's, in a save
+    (TimeoutError("no answer within 60 s"), False),
+    (ValueError("a mistake"), False),
+])  # fmt: skip
+def test_waiting_for_a_lost_process_is_no_bug(error, lost, monkeypatch):
+    left = []
+    monkeypatch.setattr(processes, "_join", lambda *_: None)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_leave", left.append)
+    with processes.join(None, None, None):
+        raise error
+    assert len(left) == 1 and isinstance(left[0], errors.Lost) == lost

@@ -22,7 +22,16 @@ HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as lost
 WAIT_SECONDS = 3600  # the longest wait for process 0 to prepare the data
 _LOST = "another process of this run is lost; start the same command again on all of them, and the run goes on"
 Result = TypeVar("Result")
-_BROKEN_LINK = ("Gloo", "NCCL", "closed by peer", "UNAVAILABLE", "coordination", "heartbeat", "Connection reset")
+_BROKEN_LINK = (
+    "Gloo",
+    "NCCL",
+    "closed by peer",
+    "UNAVAILABLE",
+    "coordination",
+    "heartbeat",
+    "Connection reset",
+    "barrier",
+)
 
 
 def is_first() -> bool:
@@ -75,7 +84,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> Itera
             yield
     except errors.Stopped:  # all stop together
         raise
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # TimeoutError: Orbax waited for the others in a save
         lost = any(word in str(error) for word in _BROKEN_LINK)
         _leave(errors.Lost(f"{_LOST} ({str(error)[:200]})") if lost else error)
     except BaseException as error:
