@@ -145,7 +145,7 @@ def load(folder: str | os.PathLike[str]) -> VGG:
         colours = described["pretrained_cfg"]
         model = VGG(config.model, described["num_classes"], config.data.image_size, colours["mean"], colours["std"])
         model.load_state_dict(_state(there))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{there} holds no network that vgg-jax has exported ({str(error)[:200]})") from None
     return model.eval()
 
