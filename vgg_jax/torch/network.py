@@ -12,7 +12,6 @@ probabilities = model(model.normalise(images)).softmax(-1)  # images: uint8 [N, 
 
 import json
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -145,18 +144,20 @@ def load(folder: str | os.PathLike[str]) -> VGG:
         colours = described["pretrained_cfg"]
         model = VGG(config.model, described["num_classes"], config.data.image_size, colours["mean"], colours["std"])
         model.load_state_dict(_state(there))
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{there} holds no network that vgg-jax has exported ({str(error)[:200]})") from None
     return model.eval()
 
 
 def _state(folder: Path) -> Any:
-    if (folder / "model.safetensors").exists():
-        from safetensors import SafetensorError  # pyright: ignore[reportMissingImports]
-        from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
+    """The arrays. Raises: ValueError for a file that is none: both readers have errors of many classes for that."""
+    try:
+        if (folder / "model.safetensors").exists():
+            from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
 
-        try:
             return load_file(folder / "model.safetensors")
-        except SafetensorError as error:
-            raise ValueError(str(error)) from None
-    return torch.load(folder / "model.pt", weights_only=True)
+        return torch.load(folder / "model.pt", weights_only=True)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
