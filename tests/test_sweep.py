@@ -68,8 +68,7 @@ GET_DATA = """
 def get_data(config):
     import vgg_jax
     digits = vgg_jax.data("digits")
-    some = {name: (digits["train"].images[:n], digits["train"].labels[:n]) for name, n in SIZES.items()}
-    return some
+    return {name: (digits["train"].images[:n], digits["train"].labels[:n]) for name, n in SIZES.items()}
 """
 
 

@@ -23,15 +23,8 @@ WAIT_SECONDS = 3600  # the longest wait for process 0 to prepare the data
 _LOST = "another process of this run is lost; start the same command again on all of them, and the run goes on"
 Result = TypeVar("Result")
 _BROKEN_LINK = (
-    "Gloo",
-    "NCCL",
-    "closed by peer",
-    "UNAVAILABLE",
-    "coordination",
-    "heartbeat",
-    "Connection reset",
-    "barrier",
-)
+    "Gloo", "NCCL", "closed by peer", "UNAVAILABLE", "coordination", "heartbeat", "Connection reset", "barrier",
+)  # fmt: skip
 
 
 def is_first() -> bool:
