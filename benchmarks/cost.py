@@ -14,6 +14,7 @@ from benchmarks import contenders
 from vgg_jax.console import errors, flags
 from vgg_jax.console.progress import Progress
 from vgg_jax.model import network
+from vgg_jax.runs.pictures import subplots, write
 from vgg_jax.settings import config as configs
 
 SWEEPS: dict[str, tuple[Any, ...]] = {
@@ -23,13 +24,13 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def measure(config: Any, turns: int = 2) -> dict[str, float]:
-    """Speed of a step (median over turns after a warm-up turn), and seconds for compilation and the first turn."""
+def measure(config: Any) -> dict[str, float]:
+    """Speed of a step (median of two turns after a warm-up turn), and seconds for compilation and the first turn."""
     begun = time.perf_counter()
     turn = contenders.ours(config)
     turn()
     first, seconds = time.perf_counter() - begun, []
-    for _ in range(turns):
+    for _ in range(2):
         begun = time.perf_counter()
         turn()
         seconds.append((time.perf_counter() - begun) / contenders.STEPS)
@@ -43,12 +44,7 @@ def measure(config: Any, turns: int = 2) -> dict[str, float]:
 
 
 def draw(sweeps: dict[str, dict[str, dict[str, float]]], title: str, file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(sweeps), figsize=(12, 3.4), layout="constrained")
+    figure, axes = subplots(1, len(sweeps), figsize=(12, 3.4))
     for axis, (field, points) in zip(axes, sweeps.items()):
         axis.plot(list(points), [point["images_per_second"] for point in points.values()], "o-")
         rates = axis.twinx()
@@ -58,7 +54,7 @@ def draw(sweeps: dict[str, dict[str, dict[str, float]]], title: str, file: Path)
         rates.set_ylabel("GFLOP/s of plain convolutions (dashed)", color="0.4", fontsize=8)
         axis.set(xlabel=field, ylabel="images/s", ylim=(0, None))
     figure.suptitle(title)
-    figure.savefig(file, dpi=100)
+    write(figure, file)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -248,6 +248,11 @@ def test_pytorch_refuses_files_that_are_no_weights(name, finished_run, tmp_path)
         (folder / name).write_bytes(content)
         with pytest.raises(vgg_jax.UserError, match="holds no network that vgg-jax has exported"):
             network.load(folder)
+    described = json.loads((folder / "config.json").read_text())
+    del described["vgg_jax"]["config"]["model"]["width"]
+    (folder / "config.json").write_text(json.dumps(described))
+    with pytest.raises(vgg_jax.UserError, match="holds no network that vgg-jax has exported"):
+        network.load(folder)
 
 
 def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monkeypatch):  # noqa: F811

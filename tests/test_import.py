@@ -181,6 +181,9 @@ def test_timms_config_says_the_normalisation(arrays, tmp_path):
     its = {"architecture": "vgg11_bn", "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
     (folder / "config.json").write_text(json.dumps(its))
     assert brought(folder, tmp_path / "run")._facts["std"] == [0.4, 0.5, 0.6]
+    its["pretrained_cfg"]["std"] = [0, 0, 0]  # no deviation: those of the config's data are taken
+    (folder / "config.json").write_text(json.dumps(its))
+    assert 0 not in brought(folder, tmp_path / "zero")._facts["std"]
     assert brought(folder, tmp_path / "mine", "chenyaofo", NORMALIZATIONS["half"])._facts["std"] == [0.5] * 3
 
 
@@ -269,6 +272,11 @@ def test_broken_pytorch_files(arrays, tmp_path, ends):  # noqa: F811
     assert "no state dict" in line([1, 2]) and "no state dict" in line({"epoch": 3})
     assert "features.4.weight has shape" in line(state | {"features.4.weight": torch.zeros(2, 3)})
     assert "not of floating point" in line(state | {"features.0.bias": torch.zeros(4, dtype=torch.complex64)})
+    eighth = torch.zeros(4, dtype=torch.float8_e4m3fn)
+    assert "no whole PyTorch file" in line(state | {"features.0.bias": eighth})
+    file = tmp_path / "page.pt"
+    file.write_bytes(b"<!doctype html>404")
+    assert "no whole PyTorch file" in refused(file, tmp_path, ends)
 
 
 def test_broken_folders(arrays, tmp_path, ends):  # noqa: F811
@@ -281,8 +289,9 @@ def test_broken_folders(arrays, tmp_path, ends):  # noqa: F811
     )
     saved(folder / "model.safetensors", arrays)
     assert "give --config" in ends(cli._dispatch, ["import", str(folder), "--workdir", str(tmp_path / "run")])
-    (folder / "config.json").write_text('{"vgg_jax": ')
-    assert "not a JSON object" in refused(folder, tmp_path, ends)
+    for text in ('{"vgg_jax": ', "[" * 100_000):
+        (folder / "config.json").write_text(text)
+        assert "not a JSON object" in refused(folder, tmp_path, ends)
     exported = vgg_jax.load(make_run(tmp_path / "plain", "plain")).export("safetensors")
     its = json.loads((exported / "config.json").read_text())
     for section, value in (

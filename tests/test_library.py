@@ -97,6 +97,17 @@ def test_best_and_latest(run):
         vgg_jax.load(run.workdir / "nosuch")
 
 
+def test_a_misspelt_split_or_view_is_refused(run):
+    with pytest.raises(vgg_jax.UserError, match="no split 'val'; take train, validation or test"):
+        run.evaluate("val")
+    for score in (
+        lambda: run.evaluate("test", tta="flipshift"),
+        lambda: run.predict(np.zeros((1, 32, 32, 3), np.uint8), "x"),
+    ):
+        with pytest.raises(vgg_jax.UserError, match=r"config.train.tta cannot be"):
+            score()
+
+
 def test_a_thread_can_train_and_nothing_of_the_interpreter_changes(tmp_path):
     backend, trained = matplotlib.get_backend(), []
     thread = threading.Thread(target=lambda: trained.append(vgg_jax.train(small(train__epochs=1), tmp_path / "run")))
@@ -112,6 +123,8 @@ def test_arrays_as_data(tmp_path):
     assert len(splits["validation"]) == 0 and splits["train"].labels.dtype == np.int32
     run = vgg_jax.train(small(train__batch_size=8, train__epochs=1), tmp_path / "run", data=splits)
     assert run.class_names == ("a", "b", "c") and run.predict(images[:2]).shape == (2, 3)
+    with pytest.raises(vgg_jax.UserError, match="they were given from Python"):
+        run.evaluate("test")
     for wrong, words in [
         ({"train": (images / 255, labels)}, "train images must be uint8"),
         ({"train": (images[..., :1], labels)}, "train images must be uint8"),

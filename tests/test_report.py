@@ -205,6 +205,29 @@ def test_unfinished_diverged_and_damaged_runs_show_what_there_is(run, finished_r
     assert "config.json is not there" in words(page(run))
 
 
+def test_imported_weights_were_not_trained_here(run):
+    change(run / "run.json", lambda facts: facts | {"origin": {"file": "vgg.pt", "sha256": "0"}})
+    (run / "metrics.jsonl").unlink()
+    text = words(page(run))
+    assert "its weights were imported from vgg.pt; no epochs were logged here" in text and "was stopped" not in text
+    assert "none: its weights were imported" in text and "vgg-jax train" not in text
+
+
+def test_a_field_that_does_nothing_does_not_part_seeds(finished_run, tmp_path):
+    adam = json.loads((finished_run / "config.json").read_text())["optimizer"] | {"name": "adam"}
+    a = copy(finished_run, tmp_path / "a", optimizer=adam)
+    b = copy(finished_run, tmp_path / "b", optimizer=adam | {"momentum": 0.8}, seed=1)
+    found = finding.find([a, b])
+    assert len(groups.group(found.runs, found.rows)) == 1
+
+
+def test_learning_rate_drops_in_a_long_run_with_a_point_without_one(run):
+    rates = [{"learning_rate": 0.1 if step < 701 else 0.01} if step != 3 else {} for step in range(1501)]
+    records = [{"step": step, "epoch": step, "train_loss": 1.0} | rate for step, rate in enumerate(rates)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert "<!doctype html>" in page(run)
+
+
 def leaves(value, path=()):
     """The paths of all values in a JSON document, those of objects and lists too."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -265,11 +288,16 @@ def test_a_study_shows_surfaces_probes_and_verdict(tmp_path):
     np.savez(folder / "planes_bn.npz", **arrays)
     np.savez(folder / "around_bn.npz", **whole | {"end_recomputed_ritz": whole["end_recomputed_ritz"][:, :1]})
     assert "The arrays of around do not fit together" in words(page(folder))
+    packed = bytearray((folder / "path_bn.npz").read_bytes())
+    packed[8] ^= 99  # the first array's way of compression
+    packed[packed.index(b"PK\x01\x02") + 10] ^= 99
+    (folder / "path_bn.npz").write_bytes(packed)
     (folder / "probes_bn.npz").write_bytes(b"rubbish")
     (folder / "rates_plain.npz").unlink()
     (folder / "verdict.json").write_text("{}")
     text = words(page(folder))
     for said in (
+        "path_bn.npz is damaged",
         "probes_bn.npz is damaged",
         "rates_plain.npz is not there",
         "verdict.json is damaged",
@@ -280,13 +308,23 @@ def test_a_study_shows_surfaces_probes_and_verdict(tmp_path):
     assert "verdict.json is of an earlier version" in words(page(folder))
 
 
+def test_a_study_that_trains_still_has_its_config(run, tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    base = configs.to_json(configs.load("landscape_quick"))
+    (study / "config.json").write_text(base)
+    copy(run, study / "plain" / "seed0")
+    text = words(page(study))
+    assert "the study's arrays (npz files) are not here" in text and "its config.json cannot be read" not in text
+
+
 def test_the_committed_study_is_shown_with_its_pictures():
     folder = ROOT / "results" / "landscape_quick"
     text = page(folder)
     rows = json.loads((folder / "verdict.json").read_text())["rows"]
     assert all(row["measure"] in words(text) for row in rows)
     assert words(text).count("npz") == 1 and "its pictures are still ones" in words(text)
-    assert "unknown: its config.json is not there" in words(text)
+    assert "unknown: its config.json cannot be read" in words(text)
     assert (
         text.count("data:image/png;base64,") == len(list(folder.glob("*.png"))) - 1  # the verdict is drawn
     )  # sharpness too; verdict is drawn

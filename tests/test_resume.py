@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, flags
+from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, TIMING, flags
 
 from vgg_jax import main
 from vgg_jax.console import errors
 from vgg_jax.runs import run, seal
-from vgg_jax.runs.log import TIMING, read
+from vgg_jax.runs.log import read
 
 # Short chunks and a save after each, so that a kill falls inside an epoch and often inside a save.
 # The seal is written late, so that a save that was noticed can still be interrupted.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, config, dataset, flags, free_port, pmap
+from small import ALL, PYTHONPATH, QUICK, ROOT, SMALL, TIMING, config, dataset, flags, free_port, pmap
 from test_resume import contents, saved_steps
 
 from vgg_jax import main
@@ -24,7 +24,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import epoch_order, make_get_batch
 from vgg_jax.datasets.load import load
 from vgg_jax.runs import directory, loop, run as runs, seal, training
-from vgg_jax.runs.log import TIMING, read
+from vgg_jax.runs.log import read
 from vgg_jax.settings import config as configs
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, make_train_step

@@ -57,7 +57,7 @@ def examine() -> Iterator[Finding]:
     yield from cuda(driver, plugins, importlib.metadata.version("jaxlib"), on_gpu, environment)
     if on_gpu:
         yield preallocation(environment)
-    yield from data_sets(Path(environment.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser())
+    yield from data_sets(cifar.find_root(""))
     for name, folder in (("cache (VGG_JAX_CACHE)", cache.directory()), ("runs", Path("checkpoints"))):
         yield writable(name, folder)
     if kinds:

@@ -7,6 +7,7 @@ import numpy as np
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets import cifar
 from vgg_jax.evaluation.trained import TrainedRun
+from vgg_jax.settings import code
 
 COUNT = 12
 
@@ -24,7 +25,7 @@ def examples(run: TrainedRun) -> tuple[list[Example], str]:
     Nothing is downloaded for them: without the data there are none, and the sentence says so.
     """
     name = run.config.data.name
-    if name in cifar.SOURCES and not _is_here(name, run.config.data.data_dir):
+    if name in cifar.SOURCES and not code.of(run.config).get_data and not _is_here(name, run.config.data.data_dir):
         return [], (
             f"No examples: {name} is not on this machine, and the demo downloads nothing. If you have it, start the "
             "demo with --config.data.data_dir=DIR."
@@ -35,7 +36,7 @@ def examples(run: TrainedRun) -> tuple[list[Example], str]:
         return [], f"No examples: {error}"
     order = np.argsort([int((dataset.labels[:i] == y).sum()) for i, y in enumerate(dataset.labels)], kind="stable")
     chosen = [Example(dataset.images[i], dataset.class_names[dataset.labels[i]]) for i in order[:COUNT]]
-    return chosen, "Examples from the test images, none of which the network was trained on:"
+    return chosen, "Examples from the first run's test images:"
 
 
 def _is_here(name: str, data_dir: str) -> bool:

@@ -69,7 +69,7 @@ def load_pretrained(overrides: Mapping[str, Any] = MappingProxyType({})) -> Trai
       overrides: where CIFAR-10 is, to evaluate: {"data.data_dir": "DIR"}.
     """
     config, facts, step, variables = incoming.read_exported(incoming.SHIPPED, overrides)
-    return TrainedRun(incoming.SHIPPED, config, facts, "latest", step, variables, shipped=True)
+    return TrainedRun(incoming.SHIPPED, config, facts, "latest", step, variables)
 
 
 def load_or_shipped(

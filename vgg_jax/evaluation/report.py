@@ -37,7 +37,7 @@ def read(file: Path, step: int) -> dict[str, Any] | None:
     try:
         found = json.loads(file.read_text())
         return found if found["step"] == step else None
-    except (OSError, ValueError, TypeError, KeyError):  # it can be made again
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # it can be made again
         return None
 
 

@@ -51,5 +51,5 @@ def write(workdir: Path, checkpoint: str, found: dict[str, Any]) -> None:
 def _all(workdir: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((workdir / FILE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # it can be fitted again
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):  # it can be fitted again
         return {}

@@ -17,6 +17,7 @@ from vgg_jax.console.flags import path
 from vgg_jax.datasets.folder import MAX_PIXELS, read_picture
 from vgg_jax.datasets.load import Dataset, load as load_data
 from vgg_jax.evaluation import report, temperature
+from vgg_jax.exchange import incoming
 from vgg_jax.exchange.export import export
 from vgg_jax.exchange.outgoing import Outgoing
 from vgg_jax.model import scores
@@ -24,7 +25,8 @@ from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
 from vgg_jax.model.network import make_model
 from vgg_jax.runs import directory, log
 from vgg_jax.settings import code
-from vgg_jax.settings.fields import Config
+from vgg_jax.settings.check import check_value
+from vgg_jax.settings.fields import FIELDS, Config
 
 Pictures = np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SURE = 0.5  # of a probability; below it the network doubts
@@ -52,13 +54,12 @@ class TrainedRun:
         checkpoint: str,
         step: int,
         variables: Any,
-        shipped: bool = False,
     ):
         self.workdir, self.config, self.checkpoint, self.step, self._facts = workdir, config, checkpoint, step, facts
         self.class_names, self.mean, self.std = tuple(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"])
         self.model: nn.Module = make_model(config, len(self.class_names))
         self.variables = jax.device_put(variables)
-        self._shipped = shipped  # with the package, into which nothing is written
+        self._shipped = workdir == incoming.SHIPPED  # with the package, into which nothing is written
         self._chosen_on = self._find_chosen_on() if checkpoint == "best" else None
 
     def __repr__(self) -> str:
@@ -193,6 +194,8 @@ class TrainedRun:
 
     def data(self, split: str) -> Dataset:
         """A split of the run's own data. Raises: UserError when it is empty, missing or another."""
+        if split not in ("train", "validation", "test"):
+            raise UserError(f"there is no split {split!r}; take train, validation or test")
         there = self.config.data.data_dir
         if there and not code.of(self.config).get_data and not path(there).is_dir():
             raise UserError(
@@ -204,10 +207,11 @@ class TrainedRun:
             why = "" if self.config.data.validation_size else " (config.data.validation_size was 0)"
             raise UserError(f"{self.workdir} has no {split} images{why}")
         if dataset.fingerprint != self._facts["fingerprint"][split]:
-            raise UserError(
-                f"the {split} images are not those of the run (the fingerprint differs); "
-                "--config.data.data_dir=DIR says where the right ones are"
-            )
+            if self._facts.get("data_given"):
+                where = "they were given from Python, and evaluate takes them, too"
+            else:
+                where = "--config.data.data_dir=DIR says where the right ones are"
+            raise UserError(f"the {split} images are not those of the run (the fingerprint differs); {where}")
         return dataset
 
     def _find_chosen_on(self) -> str:
@@ -237,4 +241,5 @@ class TrainedRun:
         return logits
 
     def _logits(self, images: np.ndarray, tta: str = "none", known: np.ndarray | None = None) -> np.ndarray:
+        check_value("train.tta", FIELDS["train.tta"], tta)
         return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta, known)

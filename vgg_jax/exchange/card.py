@@ -84,7 +84,7 @@ def metadata(out: Outgoing) -> dict[str, Any]:
 
 
 def _title(out: Outgoing) -> str:
-    return f"{architecture(out.config)} on {_data(out)[0]}"
+    return f"{architecture(out)} on {_data(out)[0]}"
 
 
 def _data(out: Outgoing) -> tuple[str, str]:

@@ -5,13 +5,13 @@ import hashlib
 import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
 from vgg_jax.exchange.outgoing import need
 from vgg_jax.torch.names import Arrays
@@ -76,7 +76,7 @@ def _described(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
         return {}
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         if isinstance(described := json.loads(file.read_text()), dict):
             return described
     raise UserError(f"{file} is damaged: it is not a JSON object")
@@ -87,7 +87,7 @@ def _read_safetensors(file: Path) -> Arrays:
     try:
         tensors = deserialize(file.read_bytes())
     except Exception as error:  # its own class, without a public name in some versions
-        if isinstance(error, (OSError, MemoryError)):
+        if errors.is_of_the_machine(error):
             raise
         raise UserError(f"{file} is no whole safetensors file ({str(error)[:120]})") from None
     arrays = {}
@@ -106,29 +106,26 @@ def _read_pytorch(file: Path) -> Arrays:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+            tensors = _state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        arrays = {name: _numpy(tensor) for name, tensor in (tensors or {}).items()}
+    except Exception as error:  # of many classes
+        if errors.is_of_the_machine(error):
+            raise
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(file):
             raise UserError(
                 f"{file} is refused: it is a pickle that asks for more than arrays, which can run code; "
                 "its owner can save the state_dict() alone, best as safetensors"
             ) from None
         raise UserError(f"{file} is no whole PyTorch file ({' '.join(str(error).split())[:120]})") from None
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        zipfile.BadZipFile,
-    ) as e:
-        raise UserError(f"{file} is no whole PyTorch file ({' '.join(str(e).split())[:120]})") from None
-    tensors = _state_dict(held)
     if tensors is None:
         raise UserError(f"{file} holds no state dict (a dict of arrays by name)")
-    return {name: _numpy(tensor) for name, tensor in tensors.items()}
+    return arrays
+
+
+def _is_pickle(file: Path) -> bool:
+    """Whether a file begins as a pickle does, bare or in a zip file."""
+    with open(file, "rb") as opened:
+        return opened.read(2)[:1] in (b"\x80", b"P")
 
 
 def _numpy(tensor: Any) -> np.ndarray:

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from flax import traverse_util
 
 from vgg_jax.console.errors import UserError
@@ -97,11 +95,16 @@ def _of_timm(found: Found) -> Colours | None:
     """The normalisation of timm's config.json, if there is one."""
     its = found.described.get("pretrained_cfg", {})
     colours = (its.get("mean"), its.get("std")) if isinstance(its, dict) else (None, None)
-    return colours if all(_is_colour(c) for c in colours) else None  # type: ignore[return-value]
+    return colours if all(map(_is_colour, colours)) and all(colours[1]) else None  # type: ignore[return-value]
 
 
 def _is_colour(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 3 and all(type(x) in (int, float) for x in value)
+    """Whether a value is a mean or a deviation of three channels, in units of [0, 1]."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 3
+        and all(type(x) in (int, float) and 0 <= x <= 1 for x in value)
+    )
 
 
 def _ours(
@@ -131,13 +134,9 @@ def _variables(found: Found, config: Config, classes: int) -> Any:
     model = make_model(config, classes)
     expected: Any = traverse_util.flatten_dict(shapes(model, config.data.image_size), sep="/")
     if code.of(config).get_model:
-        table = [Leaf(name, name, name, x.shape, _as_it_is, _as_it_is) for name, x in expected.items()]
+        table = [Leaf(name, name, name, x.shape) for name, x in expected.items()]
     else:
         table = leaves(config.model, chain(config.model, classes, config.data.image_size))
     arrays: Arrays = to_flax(table, matching.matched(found.arrays, table, str(found.file)))
     assert {name: array.shape for name, array in arrays.items()} == {name: x.shape for name, x in expected.items()}
-    return {"batch_stats": {}} | jax.tree.map(np.asarray, traverse_util.unflatten_dict(arrays, sep="/"))
-
-
-def _as_it_is(array: np.ndarray) -> np.ndarray:
-    return array
+    return {"batch_stats": {}} | traverse_util.unflatten_dict(arrays, sep="/")

@@ -40,7 +40,7 @@ def _by_name(arrays: Arrays, table: list[Leaf], source: str) -> Arrays:
             raise _missing(source, leaf, leaf.key)
         _check(source, leaf, leaf.key, arrays[leaf.key])
     if extra := sorted(arrays.keys() - {leaf.key for leaf in table}):
-        raise _extra(source, extra[0], arrays[extra[0]])
+        raise _extra(source, arrays, extra[0])
     return {leaf.key: arrays[leaf.key] for leaf in table}
 
 
@@ -48,18 +48,16 @@ def _in_order(arrays: Arrays, table: list[Leaf], source: str) -> Arrays:
     found = {}
     for ours, theirs in zip_longest(_ours(table), _theirs(arrays, source)):
         if ours is None:
-            raise _extra(
-                source, f"{theirs}.{_names(arrays, theirs)[0]}", arrays[f"{theirs}.{_names(arrays, theirs)[0]}"]
-            )
+            raise _extra(source, arrays, _names(arrays, theirs)[0])
         for leaf in ours:
             name = leaf.key.rpartition(".")[2]
             if theirs is None or f"{theirs}.{name}" not in arrays:
                 raise _missing(source, leaf, f"{theirs}.{name}" if theirs else leaf.key)
             found[leaf.key] = arrays[f"{theirs}.{name}"]
             _check(source, leaf, f"{theirs}.{name}", found[leaf.key])
-        known = [leaf.key.rpartition(".")[2] for leaf in ours]
+        known = {f"{theirs}.{leaf.key.rpartition('.')[2]}" for leaf in ours}
         if more := [name for name in _names(arrays, theirs) if name not in known]:
-            raise _extra(source, f"{theirs}.{more[0]}", arrays[f"{theirs}.{more[0]}"])
+            raise _extra(source, arrays, more[0])
     return found
 
 
@@ -71,9 +69,9 @@ def _ours(table: list[Leaf]) -> Iterator[list[Leaf]]:
 
 def _theirs(arrays: Arrays, source: str) -> list[str]:
     """The names of their layers, in order."""
-    for name, array in arrays.items():
+    for name in arrays:
         if name.partition(".")[0] not in _SECTIONS or "." not in name:
-            raise _extra(source, name, array)
+            raise _extra(source, arrays, name)
     layers = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
 
     def place(layer: str) -> tuple:
@@ -85,7 +83,7 @@ def _theirs(arrays: Arrays, source: str) -> list[str]:
 
 
 def _names(arrays: Arrays, layer: str) -> list[str]:
-    return [name.rpartition(".")[2] for name in arrays if name.rpartition(".")[0] == layer]
+    return [name for name in arrays if name.rpartition(".")[0] == layer]
 
 
 def _check(source: str, leaf: Leaf, name: str, array: np.ndarray) -> None:
@@ -102,7 +100,6 @@ def _missing(source: str, leaf: Leaf, name: str) -> UserError:
     )
 
 
-def _extra(source: str, name: str, array: np.ndarray) -> UserError:
-    return UserError(
-        f"{source} holds another network: {name} of shape {list(array.shape)} has no place in the config's"
-    )
+def _extra(source: str, arrays: Arrays, name: str) -> UserError:
+    shape = list(arrays[name].shape)
+    return UserError(f"{source} holds another network: {name} of shape {shape} has no place in the config's")

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.model.chain import Layer, chain
+from vgg_jax.model.chain import Layer, chain, walk
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.torch.names import Arrays, leaves, prefixes, to_torch
@@ -98,22 +97,19 @@ def _halved(name: str, array: np.ndarray) -> np.ndarray:
     return half
 
 
-def architecture(config: Config) -> str:
+def architecture(out: Outgoing) -> str:
     """timm's name of the network: vgg16_bn; vgg11_bn_residual or vgg_speed for those that it has none for."""
-    if configs.flatten(config).get("code.model"):
+    if out.is_own:
         return "own"
-    model = config.model
+    model = out.config.model
     name = _NAMES.get(model.stages, f"vgg_{model.stages}") + ("" if model.batch_norm == "none" else "_bn")
     return name + ("_residual" if model.residual else "")
 
 
 def portable(config: Config) -> Config:
     """The config without paths of the machine that trained it; no result depends on them."""
-    untyped: Any = config
-    plain: Any = ConfigDict(untyped.to_dict())
-    plain.data.update(data_dir="", archive="")
-    plain.train.start_from = plain.train.start_from.rstrip("/").rpartition("/")[2]
-    return configs.from_json(json.dumps(plain.to_dict()))
+    name = config.train.start_from.rstrip("/").rpartition("/")[2]
+    return configs.override(config, {"data.data_dir": "", "data.archive": "", "train.start_from": name})
 
 
 def describe(out: Outgoing) -> str:
@@ -121,13 +117,12 @@ def describe(out: Outgoing) -> str:
     names, size = list(out.facts["class_names"]), out.config.data.image_size
     ends = {"first_conv": None, "classifier": None}
     if not out.is_own:
-        found = [layer.name for layer in layers(out) if layer.kind in ("whiten", "conv", "residual", "dense")]
-        first = layers(out)[0]
-        inner = first.inside[0].name if first.inside else found[0]
-        table = prefixes(layers(out))
-        ends = {"first_conv": table[inner], "classifier": table[found[-1]]}
+        every = layers(out)
+        found = [layer.name for layer in walk(every) if layer.kind in ("whiten", "conv", "dense")]
+        table = prefixes(every)
+        ends = {"first_conv": table[found[0]], "classifier": table[found[-1]]}
     text = {
-        "architecture": architecture(out.config),
+        "architecture": architecture(out),
         "num_classes": out.classes,
         "label_names": names,
         "pretrained_cfg": {

@@ -38,8 +38,11 @@ def main(argv: Sequence[str]) -> None:
     splits = load(config)
     if code.of(config).get_model:
         networks.check(config, len(splits["train"].class_names))
-    if config.landscape.images > len(splits["train"]):
-        raise UserError(f"config.landscape.images is more than the {len(splits['train'])} training images")
+    if 2 * config.landscape.images > len(splits["train"]):
+        raise UserError(
+            f"config.landscape.images is more than half of the {len(splits['train'])} training images, and the study "
+            "chooses the networks at equal loss on as many others"
+        )
     steps = config.train.epochs * (len(splits["train"]) // config.train.batch_size)
     if config.landscape.probe_steps > steps:
         raise UserError(f"config.landscape.probe_steps is more than the {steps} training steps")

@@ -69,8 +69,3 @@ def make_epoch(
         return lax.scan(body, state, length=recipe.steps_per_epoch)
 
     return epoch
-
-
-def width(losses: np.ndarray) -> np.ndarray:
-    """max - min over the learning rates at every step: [..., rates, steps] -> [..., steps]."""
-    return losses.max(-2) - losses.min(-2)

@@ -16,6 +16,7 @@ from vgg_jax.console.errors import UserError
 Arrays = dict[str, np.ndarray]
 Of = Mapping[str, Any]  # what a measure depends on, by name: settings, images, weights
 _OF = "measured_of"
+UNREADABLE = (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile)  # what np.load raises of damaged files
 
 
 def read(file: Path, of: Of) -> tuple[Arrays, str]:
@@ -29,7 +30,7 @@ def read(file: Path, of: Of) -> tuple[Arrays, str]:
         with np.load(file) as found:
             arrays = dict(found)
         old = json.loads(str(arrays.pop(_OF, "null")))
-    except (ValueError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         raise UserError(f"{file} is damaged; delete it, and the same command measures it again") from None
     if old is None:  # of an earlier version; nothing else in it tells one network from another
         return {}, f"{file} does not say which network it was measured of"
@@ -38,10 +39,14 @@ def read(file: Path, of: Of) -> tuple[Arrays, str]:
 
 
 def save(file: Path, of: Of, **arrays: Any) -> None:
+    """Write arrays, and what they were measured of."""
+    write(file, **arrays, **{_OF: json.dumps(_plain(of))})
+
+
+def write(file: Path, **arrays: Any) -> None:
     """Write an npz file in one piece, so that a crash leaves no half-written one."""
     partial = file.with_suffix(".partial.npz")
-    words: dict[str, Any] = {_OF: json.dumps(_plain(of))}
-    np.savez(partial, **arrays, **words)
+    np.savez(partial, **arrays)
     os.replace(partial, file)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vgg_jax.landscape import around, band, probe
+from vgg_jax.landscape import around, probe
 from vgg_jax.landscape.kept import Arrays
 from vgg_jax.landscape.networks import Network
 from vgg_jax.runs import directory, log
@@ -58,7 +58,8 @@ MEASURES = (
     Measure(SMOOTH, "the same in units of the gradient's norm", GRADIENT, "relative_predictiveness", OURS),
     Measure(SMOOTH, "effective beta-smoothness", GRADIENT, "beta_smoothness", SANTURKAR),
     Measure(SMOOTH, "loss band, max - min over step sizes", UPDATE, "update_loss_band", OURS),
-    Measure(SMOOTH, "largest change of the gradient, in units of its norm", UPDATE, "update_predictiveness", OURS),
+    Measure(SMOOTH, "largest change of the gradient, in units of its norm", UPDATE, "update_relative_predictiveness",
+            OURS),
     Measure(SMOOTH, "effective beta-smoothness", UPDATE, "update_beta_smoothness", OURS),
     Measure(SMOOTH, "learning-rate band, max - min of the training loss", TRAINING, "rate_band", "project 2"),
     *(
@@ -82,7 +83,7 @@ def numbers(config: Config, network: Network, found: Mapping[str, Arrays]) -> di
     return {
         **_along("", probed, probed["gradient_norm"], config.landscape.step_sizes),
         **_along("update_", probed, probed["update_length"], config.landscape.update_sizes),
-        "rate_band": _no_nan(band.width(found["rates"]["losses"]).mean(-1)),
+        "rate_band": _no_nan(np.ptp(found["rates"]["losses"], -2).mean(-1)),
         **{f"{place}_{key}": x for place in around.PLACES for key, x in _around(arrays, place).items()},
         "test_accuracy": accuracies,
         "gap": np.array(trained) - accuracies,
@@ -93,14 +94,14 @@ def numbers(config: Config, network: Network, found: Mapping[str, Arrays]) -> di
 def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[str, np.ndarray]:
     """Medians over the probes: at the start the plain network's gradient nearly vanishes, later a probe may explode."""
     losses, distances = probed[f"{prefix}losses"], probed[f"{prefix}distances"]
-    change = probe.predictiveness(distances)
-    relative = "predictiveness" if prefix else "relative_predictiveness"
+    change = distances.max(-1)
     found = {
-        "loss_band": probe.band_width(losses),
-        relative: change / probed["gradient_norm"],
+        "loss_band": np.ptp(losses, -1),
+        "predictiveness": change,
+        "relative_predictiveness": change / probed["gradient_norm"],
         "beta_smoothness": probe.smoothness(distances, length, sizes),
-    } | ({} if prefix else {"predictiveness": change})
-    return {f"{prefix}{key}": _no_nan(np.median(x, -1)) for key, x in found.items()}
+    }
+    return {f"{prefix}{key}": np.median(_no_nan(x), -1) for key, x in found.items()}
 
 
 def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:

@@ -126,7 +126,7 @@ def _watching(
 
 
 def other_images(dataset: Dataset, n: int) -> Dataset:
-    """n images, none of them in dataset.sample(n) if there are 2 n."""
+    """n images, none of them in dataset.sample(n); the dataset must have 2 n."""
     every = dataset.sample(len(dataset))
     return dataclasses.replace(every, images=every.images[-n:], labels=every.labels[-n:])
 

@@ -64,16 +64,6 @@ def along_gradient(
     return here | {key: there[key] for key in ("losses", "distances")}
 
 
-def band_width(losses: np.ndarray) -> np.ndarray:
-    """Loss band: max - min over step sizes of L(w + e m). [..., E] -> [...]"""
-    return losses.max(-1) - losses.min(-1)
-
-
-def predictiveness(distances: np.ndarray) -> np.ndarray:
-    """Worst gradient predictiveness: max over step sizes of ||g - grad L(w + e m)||. [..., E] -> [...]"""
-    return distances.max(-1)
-
-
 def smoothness(distances: np.ndarray, length: np.ndarray, step_sizes: Any) -> np.ndarray:
     """Effective beta-smoothness: max over step sizes of ||g - grad L(w + e m)|| / ||e m||. [..., E], [...] -> [...]
 

@@ -1,7 +1,5 @@
 """Weights kept during training, as npz files in a run's directory: under equal loss, and along the path walked."""
 
-import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +7,7 @@ import jax
 import numpy as np
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.landscape.kept import UNREADABLE, write
 from vgg_jax.training.step import TrainState
 
 POINTS = 16  # kept of a path, about
@@ -22,10 +21,7 @@ class Snapshot(NamedTuple):
 
 def save(file: Path, state: TrainState, loss: float) -> None:
     leaves = jax.device_get(jax.tree.leaves(state.variables))
-    partial = file.with_suffix(".partial.npz")
-    named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
-    np.savez(partial, step=int(state.step), loss=loss, **named)
-    os.replace(partial, file)
+    write(file, step=int(state.step), loss=loss, **{f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
 
 
 def read(file: Path, like: Any) -> Snapshot | None:
@@ -44,7 +40,7 @@ def _load(file: Path, *names: str) -> list[np.ndarray]:
     try:
         with open(file, "rb") as opened, np.load(opened) as found:
             return [found[name] for name in names]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    except UNREADABLE:
         raise UserError(
             f"{file} is damaged; delete the directory of its run, and the same command trains it again"
         ) from None

@@ -48,7 +48,7 @@ def _row(measure: Measure, without: Sequence[float], having: Sequence[float]) ->
         "seeds": found.seeds,
         "sign_p": found.sign_p,
         "p": found.p,
-        "holds": {1: "yes", -1: "no", 0: "open"}[agrees] if len(pairs) > 1 else "open",
+        "holds": {1: "yes", -1: "no", 0: "open"}[agrees],
     }
 
 
@@ -122,7 +122,7 @@ def effect(row: Mapping[str, Any]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Of the seeds that have the number."""
+    """'0.35 ± 0.02', mean and standard deviation of the values that are no NaN; 'none' without any."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "none"

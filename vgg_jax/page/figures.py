@@ -127,7 +127,7 @@ def time(runs: Sequence[RunFiles]) -> Figure:
             hatch = {"shape": pattern, "size": 7, "fillmode": "overlay", "fgcolor": "#ffffff"}
             traces.append({
                 "type": "bar", "orientation": "h", "name": phase, "y": names, "x": [its.get(phase) for its in spent],
-                "marker": {"color": (*COLOURS, GREY)[place], "pattern": hatch},
+                "marker": {"color": COLOURS[place], "pattern": hatch},
                 "hovertemplate": f"%{{y}}<br>{phase} %{{x:.1f}} s<extra></extra>",
             })  # fmt: skip
     side = {"type": "category", "autorange": "reversed", "title": {"text": ""}}

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from vgg_jax.console.errors import UserError
 from vgg_jax.landscape.pictures import LABELS
 from vgg_jax.page.reading import RunFiles, is_run, parse, read
-from vgg_jax.tables.table import PROTOCOLS
 
 DEPTH = 3  # a table's runs are in <table>/<row>/seed<n>
 
@@ -113,8 +112,7 @@ def _rows(path: Path) -> dict[str, Row]:
         try:
             table = parse(file.read_text())
             for row in table["rows"]:
-                shown = [run["test_accuracy"][PROTOCOLS[0]] for run in row["runs"]]  # only in tables
-                reported = row["reported"] / 100 if shown is not None and row["reported"] else None
+                reported = row["reported"] / 100 if row["reported"] else None
                 found[str(row["config"])] = Row(str(row["name"]), reported)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue

@@ -9,7 +9,7 @@ from vgg_jax.evaluation.intervals import Estimate, estimate
 from vgg_jax.page.finding import Row
 from vgg_jax.page.reading import Flat, RunFiles
 from vgg_jax.runs import directory, log
-from vgg_jax.tables.table import PROTOCOLS
+from vgg_jax.settings.check import does_something
 
 
 class Group(NamedTuple):
@@ -46,7 +46,8 @@ def _key(run: RunFiles) -> str:
 
 def counting(config: Flat) -> Flat:
     """The fields that a result depends on, and the sum of own code."""
-    return {name: v for name, v in config.items() if name not in directory.CHANGEABLE or name == "code.sha256"}
+    kept = {name: v for name, v in config.items() if name not in directory.CHANGEABLE or name == "code.sha256"}
+    return {name: value for name, value in kept.items() if does_something(name, config)}
 
 
 def _group(runs: list[RunFiles], rows: Mapping[str, Row]) -> Group:
@@ -57,7 +58,7 @@ def _group(runs: list[RunFiles], rows: Mapping[str, Row]) -> Group:
         name = f"{name} and {len(runs) - 1} more seed{'s' if len(runs) > 2 else ''}"
     count = [run for run in runs if run.finished] or runs  # as in `reproduce`
     found = [accuracies(run) for run in count]
-    estimates = {p: estimate([a[p] for a in found if a[p] is not None], first.test_images) for p in PROTOCOLS}
+    estimates = {p: estimate([a[p] for a in found if a[p] is not None], first.test_images) for p in log.PROTOCOLS}
     gaps = [gap for run in count if (gap := _gap(run)) is not None]
     return Group(name, runs, row.reported, estimates, statistics.mean(gaps) if gaps else None)
 

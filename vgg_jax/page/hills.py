@@ -43,7 +43,7 @@ def planes(both: Both) -> tuple[dict[str, Figure], dict[str, Figure], int]:
 
 
 def _scale(heights: Iterable[np.ndarray]) -> dict[str, float]:
-    known = np.concatenate([height[np.isfinite(height)] for height in heights] or [np.zeros(1)])
+    known = np.concatenate([height[np.isfinite(height)] for height in heights])
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     return {"cmin": low, "cmax": max(high, low + 1e-3)}
 

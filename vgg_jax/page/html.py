@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_EMPTY = {"img", "input", "meta", "br"}  # elements without an end tag
+_EMPTY = {"img", "input", "meta"}  # elements without an end tag
 
 
 NONE = "-"  # a table's cell for what there is not
@@ -26,14 +26,12 @@ def element(tag: str, *children: Any, **attributes: Any) -> Html:
     A trailing underscore of an attribute is dropped and others become hyphens: class_, data_plot. An attribute that is
     None or False is left out, and one that is True has no value.
     """
-    given = "".join(_attribute(name, value) for name, value in attributes.items() if not _absent(value))
+    given = "".join(
+        _attribute(name, value) for name, value in attributes.items() if value is not None and value is not False
+    )
     if tag in _EMPTY:
         return Html(f"<{tag}{given}>")
     return Html(f"<{tag}{given}>{join(children)}</{tag}>")
-
-
-def _absent(value: Any) -> bool:
-    return value is None or value is False
 
 
 def _attribute(name: str, value: Any) -> str:

@@ -115,9 +115,9 @@ def _probes(study: StudyFiles, plots: Plots) -> Html:
     both = study.stages["probes"]
     drawn = hills.probes(both)
     said = (
-        "By step sizes e along a move m, the gradient or the optimizer's update: the least and the most, mean of the "
+        "By step sizes e along a move m, the gradient or the optimizer's update: "
+        "the least and the most, mean of the seeds."
     )
-    said += "seeds."
     figures = [plots.add(figure, name.capitalize()) for name, figure in drawn.items()]
     inside = [
         plots.add(figure, f"Standard deviation of what enters each activation function, {name}")

@@ -143,6 +143,8 @@ def _record(line: str) -> log.Record | None:
 
 def _ending(run: RunFiles) -> list[str]:
     """A line that says how far a run has come, if it is not finished."""
+    if isinstance(made := run.facts.get("origin"), dict):
+        return [f"its weights were imported from {made.get('file')}; no epochs were logged here"]
     of = f" of {run.epochs}" if run.epochs else ""
     if run.finished and not run.summary:
         return ["summary.json is not there, so the run had not quite ended: where the time went is unknown"]

@@ -106,7 +106,7 @@ def curves(runs: Sequence[RunFiles], found: Sequence[Group], plots: Plots) -> Ht
     if not any(run.records for run in runs):
         return None
     entries, names = keys(runs, found)
-    falls = [drops(figures.thin([r for r in run.records if "learning_rate" in r])) for run in runs]
+    falls = [drops([r for r in figures.thin(run.records) if "learning_rate" in r]) for run in runs]
     plots.runs = [figures.columns(run) for run in runs]
     plots.drops = [
         {"run": number, "key": entries[number], "at": plots.runs[number]["epoch"].index(epoch)}
@@ -195,7 +195,7 @@ def origin(things: Sequence[Origin]) -> Html:
     if names:
         rest = [{name: fact.get(name) for name in names} for fact in facts]
         parts.append(_compared([name for name, *_ in things], rest, "What differs"))
-    lines = table([], [[name, _again(config, name)] for name, config, _ in things])
+    lines = table([], [[thing[0], _again(*thing)] for thing in things])
     title = element("summary", "The command that makes it again")
     return join([*parts, element("details", title, lines, open=len(things) <= FEW)])
 
@@ -209,11 +209,13 @@ def _facts(given: Mapping[str, Any]) -> dict[str, Any]:
     return flat(rest) | {"classes": f"{len(names)}: {listed}"}
 
 
-def _again(config: Mapping[str, Any], name: str) -> Html:
+def _again(name: str, config: Mapping[str, Any], given: Mapping[str, Any]) -> Html:
+    if isinstance(given.get("origin"), dict):
+        return element("span", "none: its weights were imported")
     made = re.sub(r"[/\\]+", "_", name).strip("_") + "_again"
     line = again.command(dict(config), made) if config else None
     if line is None:
-        why = "config.json is not that of a config of this version" if config else "its config.json is not there"
+        why = "config.json is not that of a config of this version" if config else "its config.json cannot be read"
         return element("span", f"unknown: {why}")
     own = " (with the fields that were given then)" if "code.file" in config else ""
     return join([command(line), own])

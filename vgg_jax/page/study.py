@@ -1,6 +1,5 @@
 """A landscape study's files, read without trust."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vgg_jax.landscape.around import PLACES
+from vgg_jax.landscape.kept import UNREADABLE
 from vgg_jax.landscape.networks import NETWORKS
 from vgg_jax.page.reading import Flat, parse, read_config
 
@@ -66,11 +66,11 @@ class StudyFiles(NamedTuple):
 def read(folder: Path) -> StudyFiles:
     missing: list[str] = []
     rows, summary, note = _verdict(folder / "verdict.json", missing)
-    if not any(folder.glob("*.npz")):  # as the study in results/: what was committed of it
+    arrays = any(folder.glob("*.npz"))
+    if not arrays:  # as the study in results/, of which no more was committed
         missing.append("the study's arrays (npz files) are not here, so its pictures are still ones")
-        return StudyFiles(folder, {}, {}, rows, summary, note, missing)
-    config = read_config(folder, missing)
-    stages = {stage: both for stage in SHAPES if (both := _stage(folder, stage, missing))}
+    config = read_config(folder, missing) if arrays or (folder / "config.json").is_file() else {}
+    stages = {stage: both for stage in SHAPES if arrays and (both := _stage(folder, stage, missing))}
     return StudyFiles(folder, config, stages, rows, summary, note, missing)
 
 
@@ -89,7 +89,7 @@ def _arrays(file: Path, stage: str, missing: list[str]) -> dict[str, np.ndarray]
         return arrays
     except FileNotFoundError:
         missing.append(f"{file.name} is not there: the same `landscape` command measures it")
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
+    except (*UNREADABLE, OSError, TypeError, MemoryError):
         missing.append(f"{file.name} is damaged: delete it, and the same `landscape` command measures it again")
     return {}
 

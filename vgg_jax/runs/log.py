@@ -12,11 +12,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.runs import directory
 from vgg_jax.training.processes import is_first
 
 Record = dict[str, Any]
-# The only fields of a record that differ between a run and its repetition.
-TIMING = ("images_per_second", "trained_together", "seconds")
+PROTOCOLS = ("final", "best_test", "selected")
 
 
 class Lines:
@@ -26,9 +26,7 @@ class Lines:
         self._file = file
         self.records = [r for r in read_lines(file) if r["step"] <= step]
         if file.exists() and is_first():
-            partial = file.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(r) + "\n" for r in self.records))
-            partial.replace(file)
+            directory.write(file, "".join(json.dumps(r) + "\n" for r in self.records))
 
     def write(self, record: Record) -> None:
         self.records.append(record)
@@ -111,7 +109,7 @@ def protocols(records: Sequence[Record]) -> dict[str, Record | None]:
         return {k: record[k] for k in ("step", "epoch", "test_accuracy", "test_loss")}
 
     if not records:
-        return dict.fromkeys(("final", "best_test", "selected"))
+        return dict.fromkeys(PROTOCOLS)
     validated = [r for r in records if "validation_accuracy" in r]
     return {
         "final": pick(records[-1]),

@@ -51,7 +51,7 @@ def does_something(name: str, flat: Mapping[str, Any]) -> bool:
     other, *values = FIELDS[name].only
     if other == "data.name" and flat.get("code.data"):
         return True
-    return flat[other] in values if values else flat[other] not in (0, "", "none")
+    return flat.get(other) in values if values else flat.get(other) not in (0, "", "none")
 
 
 def needs(field: Field) -> str:

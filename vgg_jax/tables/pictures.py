@@ -15,17 +15,18 @@ def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
     """A table's rows: our accuracy at the final and the best epoch, over seeds, beside the reported one."""
     rows = result["rows"]
     figure, axis = subplots(figsize=(9, 1.6 + 0.42 * len(rows)))
-    marks = (("final", "o", COLOURS["train"], -0.12), ("best_test", "s", COLOURS["test"], 0.12))
-    for protocol, mark, colour, shift in marks:
+    marks = (
+        ("final", "final epoch", "o", COLOURS["train"], -0.12),
+        ("best_test", "best epoch on test", "s", COLOURS["test"], 0.12),
+    )
+    for protocol, label, mark, colour, shift in marks:
         for y, row in enumerate(rows):
             accuracies = [run["test_accuracy"][protocol] for run in row["runs"] if run["counts"]]
             values = [100 * accuracy for accuracy in accuracies if accuracy is not None]
             if values:
                 spread = np.std(values, ddof=1) if len(values) > 1 else None
                 axis.errorbar(np.mean(values), y + shift, xerr=spread, fmt=mark, color=colour, capsize=3, ms=5)
-        axis.plot(
-            [], [], mark, color=colour, label={"final": "final epoch", "best_test": "best epoch on test"}[protocol]
-        )
+        axis.plot([], [], mark, color=colour, label=label)
     reported = [(row["reported"], y) for y, row in enumerate(rows) if row["reported"]]
     if reported:
         axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported (best on test)")

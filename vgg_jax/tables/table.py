@@ -11,8 +11,6 @@ from vgg_jax.model.network import make_model, totals
 from vgg_jax.runs import directory, log
 from vgg_jax.tables.rows import Row
 
-PROTOCOLS = ("final", "best_test", "selected")
-
 
 def collect(table: str, rows: Sequence[Row], workdir: Path) -> dict[str, Any]:
     """The contents of results/<table>.json, from the run directories workdir/<config>/seed<n>.
@@ -78,7 +76,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['name']} (`{row['config']}.py`)" if row["name"] != row["config"] else f"`{row['config']}.py`",
             row["what"],
             f"{row['reported']:.2f}" if row["reported"] else "",
-            *(_accuracy(runs, protocol) for protocol in PROTOCOLS),
+            *(_accuracy(runs, protocol) for protocol in log.PROTOCOLS),
             spread([100 * g for g in gaps(row)]),
             _epochs(runs),
             f"{row['parameters']:,}" if runs else "",

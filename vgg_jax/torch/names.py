@@ -14,6 +14,10 @@ from vgg_jax.model.chain import Layer, is_plain, walk
 Arrays = dict[str, np.ndarray]
 
 
+def _same(value: np.ndarray) -> np.ndarray:
+    return value
+
+
 class Leaf(NamedTuple):
     """One array.
 
@@ -29,8 +33,8 @@ class Leaf(NamedTuple):
     key: str
     path: str
     shape: tuple[int, ...]
-    to_torch: Callable[[np.ndarray], np.ndarray]
-    to_flax: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray] = _same
+    to_flax: Callable[[np.ndarray], np.ndarray] = _same
 
 
 def prefixes(layers: list[Layer]) -> dict[str, str]:
@@ -79,21 +83,13 @@ def to_flax(table: list[Leaf], state: Mapping[str, np.ndarray]) -> Arrays:
     return {leaf.path: np.ascontiguousarray(leaf.to_flax(state[leaf.key])) for leaf in table if leaf.path}
 
 
-def _same(value: np.ndarray) -> np.ndarray:
-    return value
-
-
 def _turned(value: np.ndarray) -> np.ndarray:
     return value.T
 
 
-def _plain(layer: str, key: str, path: str, shape: tuple[int, ...]) -> Leaf:
-    return Leaf(layer, key, path, shape, _same, _same)
-
-
 def _bias(layer: Layer, prefix: str, bias: bool) -> Iterator[Leaf]:
     if bias:
-        yield _plain(layer.name, f"{prefix}.bias", f"params/{layer.name}/bias", (layer.outputs,))
+        yield Leaf(layer.name, f"{prefix}.bias", f"params/{layer.name}/bias", (layer.outputs,))
 
 
 def _conv(layer: Layer, prefix: str, bias: bool) -> Iterator[Leaf]:
@@ -130,7 +126,7 @@ def _dense(layer: Layer, prefix: str, bias: bool, flatten: Layer | None) -> Iter
 
 def _norm(layer: Layer, prefix: str, scale: bool) -> Iterator[Leaf]:
     name, shape = layer.name, (layer.outputs,)
-    yield _plain(name, f"{prefix}.weight", f"params/{name}/scale" if scale else "", shape)
-    yield _plain(name, f"{prefix}.bias", f"params/{name}/bias", shape)
-    yield _plain(name, f"{prefix}.running_mean", f"batch_stats/{name}/mean", shape)
-    yield _plain(name, f"{prefix}.running_var", f"batch_stats/{name}/var", shape)
+    yield Leaf(name, f"{prefix}.weight", f"params/{name}/scale" if scale else "", shape)
+    yield Leaf(name, f"{prefix}.bias", f"params/{name}/bias", shape)
+    yield Leaf(name, f"{prefix}.running_mean", f"batch_stats/{name}/mean", shape)
+    yield Leaf(name, f"{prefix}.running_var", f"batch_stats/{name}/var", shape)

@@ -20,7 +20,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from vgg_jax.console.errors import UserError
+from vgg_jax.console.errors import UserError, is_of_the_machine
 from vgg_jax.model.chain import Layer, chain, is_plain, walk
 from vgg_jax.settings import config as configs
 from vgg_jax.torch.names import Arrays
@@ -144,20 +144,17 @@ def load(folder: str | os.PathLike[str]) -> VGG:
         colours = described["pretrained_cfg"]
         model = VGG(config.model, described["num_classes"], config.data.image_size, colours["mean"], colours["std"])
         model.load_state_dict(_state(there))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{there} holds no network that vgg-jax has exported ({str(error)[:200]})") from None
+    except Exception as error:  # whatever a stranger's files lead to
+        if is_of_the_machine(error):
+            raise
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{there} holds no network that vgg-jax has exported ({why})") from None
     return model.eval()
 
 
 def _state(folder: Path) -> Any:
-    """The arrays. Raises: ValueError for a file that is none: both readers have errors of many classes for that."""
-    try:
-        if (folder / "model.safetensors").exists():
-            from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
+    if (folder / "model.safetensors").exists():
+        from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
 
-            return load_file(folder / "model.safetensors")
-        return torch.load(folder / "model.pt", weights_only=True)
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+        return load_file(folder / "model.safetensors")
+    return torch.load(folder / "model.pt", weights_only=True)
