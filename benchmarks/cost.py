@@ -58,7 +58,7 @@ def draw(sweeps: dict[str, dict[str, dict[str, float]]], title: str, file: Path)
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--config": {"default": "configs/bn.py", "help": "the recipe that the sweeps start from"},
         "--out": {"default": "cost", "help": "files to write, without their endings"},
     })  # fmt: skip

@@ -57,7 +57,7 @@ def measure(argv: Sequence[str], cache: str) -> dict:
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--config": {"default": "configs/bn.py", "help": "the run that is timed"},
         "--json": {"help": "also write the figures here"},
         "--begun": {"type": float, "help": "used by the command itself"},

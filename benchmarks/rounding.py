@@ -77,7 +77,7 @@ def _run(
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--config": {"default": "configs/bn.py", "help": "the network's config; default configs/bn.py"},
         "--images": {"type": int, "default": 8, "help": "random images at once; default 8"},
         "--json": {"type": flags.path, "help": "where to write the figures"},

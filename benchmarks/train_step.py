@@ -153,7 +153,7 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--config": {"default": "configs/bn.py", "help": "whose network is timed"},
         "--batch_size": {"type": int, "default": 128},
         "--rounds": {"type": int, "default": 5},

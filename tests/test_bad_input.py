@@ -267,7 +267,7 @@ def test_work_directory(name: str, pictures: Path, ends: Ends, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("file", ["config.json", "run.json"])
-@pytest.mark.parametrize("text", ["", '{"seed": ', "{}", "[]", '{"seed": 0, "fingerprint": {}}', "\0"])
+@pytest.mark.parametrize("text", ["", '{"seed": ', "{}", "[]", '{"seed": 0, "fingerprint": {}}', "\0", "[" * 100_000])
 def test_damaged_run(file: str, text: str, run: Path, finished: tuple[Path, Path], ends: Ends) -> None:
     (run / file).write_text(text)
     ends(train.main, argv(run, FOLDER, data__data_dir=finished[1]), str(run), "--workdir")
@@ -304,10 +304,27 @@ def test_using_a_run(finished: tuple[Path, Path], ends: Ends, tmp_path: Path) ->
     ends(cli._dispatch, ["report", *where], "give the directory itself, without --workdir", "--help")
     ends(cli._dispatch, ["demo", *where], "give the directory itself, without --workdir")
     ends(cli._dispatch, ["evaluate", "--calibrat"], "did you mean --calibrate?")
+    ends(cli._dispatch, ["doctor", "--config.train.epoch=3"], "doctor takes no --config fields")
+    (tmp_path / "file").touch()
+    ends(
+        cli._dispatch,
+        ["sweep", "--config=modern", "--config.data.validation_size=9", "--workdir", str(tmp_path / "file")],
+        "is a file; give another --workdir",
+    )
     ends(cli._dispatch, ["export", "--to=onnx"], "required: --workdir", "--help")
     for alone in (["evaluate", "--checkpoint=best"], ["predict", "--config=my.py", picture]):
         ends(cli._dispatch, alone, "--checkpoint and --config are for a run of yours; add --workdir RUN")
     ends(cli._dispatch, ["evaluate", "--calibrate"], "the shipped network is calibrated already")
+
+
+def test_a_reader_that_goes_away_is_told_by_the_exit_code_alone() -> None:
+    gone, writing = os.pipe()
+    os.close(gone)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vgg_jax", "--help"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, timeout=60)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_loss_not_finite(ends: Ends, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

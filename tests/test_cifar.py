@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -109,6 +110,19 @@ def test_download(reply, words, tmp_path, monkeypatch):
             assert file.read_bytes() == content
     left = [p.name for p in (tmp_path / "downloads").iterdir()]
     assert left == ([] if words else ["cifar-10-binary.tar.gz"])
+
+
+def test_ctrl_c_leaves_no_part_of_a_download(tmp_path, monkeypatch):
+    class Reply(io.BytesIO):
+        headers = types.MappingProxyType({"Content-Length": "9000000"})
+
+        def read(self, size=-1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(archives, "_open", lambda url: Reply())
+    with pytest.raises(KeyboardInterrupt):
+        archives.download("cifar10", tmp_path)
+    assert not list((tmp_path / "downloads").iterdir())
 
 
 def test_tfds_data_dir_is_honoured(official, tmp_path, monkeypatch):

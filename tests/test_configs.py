@@ -277,7 +277,10 @@ def test_a_file_that_divides_its_widths_is_told():
         configs.override(c, {})
 
 
-def test_a_tilde_is_the_home_directory(monkeypatch):
+def test_a_tilde_is_the_home_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.py").write_text("from configs.quickstart import get_config\n")
+    assert configs.load("~/my.py").data.name == "digits"
     monkeypatch.setenv("HOME", "/home/me")
     assert path("~/runs/a") == Path("/home/me/runs/a")
     assert path("~nobody.of.that.name/a") == Path("~nobody.of.that.name/a")
@@ -353,3 +356,19 @@ def test_fields_of_ones_own_may_be_none_or_lists(field, text, value, tmp_path):
         "    config.own = ConfigDict({'depth': None, 'widths': [1, 2]})\n    return config\n"
     )
     assert configs.flatten(configs.load(str(tmp_path / "mine.py"), {field: text}))[field] == value
+
+
+def test_a_field_that_json_cannot_hold_is_refused(tmp_path):
+    c = config("quickstart", {}).to_dict() | {"own": {"root": tmp_path}}
+    with pytest.raises(UserError, match=r"cannot be kept in config.json \(.*Path"):
+        configs.load(ConfigDict(c))
+
+
+def test_overrides_may_be_numpys():
+    given = {"optimizer.learning_rate": np.float64(0.1), "seed": np.int64(3), "augment.cutout": np.uint8(4),
+             "optimizer.nesterov": np.bool_(True), "model.hidden": np.array([8, 4])}  # fmt: skip
+    flat = configs.flatten(configs.load("default", given))
+    assert {field: flat[field] for field in given} == {
+        "optimizer.learning_rate": 0.1, "seed": 3, "augment.cutout": 4, "optimizer.nesterov": True,
+        "model.hidden": (8, 4),
+    }  # fmt: skip

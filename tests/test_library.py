@@ -16,7 +16,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, interrupt, saved_steps, without_timing
 
 import vgg_jax
-from vgg_jax import cli, evaluate, main, predict
+from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.model import network
 from vgg_jax.runs import pictures
 from vgg_jax.settings import code
@@ -134,6 +134,8 @@ def test_arrays_as_data(tmp_path):
         ({"class_names": ["a"]}, "labels must lie in 0 to 0"),
         ({"class_names": np.array(["a", "b"])}, "labels must lie in 0 to 1"),
         ({"train": (images, labels.astype(str))}, "train labels must be 40 whole numbers"),
+        ({"train": images}, "train must be two arrays"),
+        ({"normalization": "chanel"}, "did you mean channel"),
     ]:
         with pytest.raises(vgg_jax.UserError, match=words):
             vgg_jax.data(**({"train": (images, labels), "test": (images, labels)} | wrong))
@@ -149,6 +151,9 @@ def test_given_data_that_do_not_fit_the_config_are_refused_before_training(tmp_p
     ):
         with pytest.raises(vgg_jax.UserError, match=words):
             vgg_jax.train(vgg_jax.config(config, {"data.image_size": size}), tmp_path / "run", data=splits)
+    for splits in ({"train": (images, labels)}, [1], {"train": 1, "test": 2}):
+        with pytest.raises(vgg_jax.UserError, match="must be"):
+            vgg_jax.train(config, tmp_path / "run", data=splits)
     assert not (tmp_path / "run").exists()
 
 
@@ -182,7 +187,7 @@ def test_a_network_of_ones_own_with_smaller_images(tmp_path):
         "def get_model(config, num_classes):\n    return Flat()\n"
     )
     network.check(vgg_jax.config(str(flat)), 10)
-    with pytest.raises(vgg_jax.UserError, match=r"the network of .*flat\.py cannot be called"):
+    with pytest.raises(vgg_jax.UserError, match=r"the network of .*flat\.py fails"):
         network.check(vgg_jax.config(str(flat), fields), 10)
 
 
@@ -289,13 +294,30 @@ def get_model(config, num_classes):
 
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("Dense(10)", "Dense(7)", r"gives \(2, 7\) for 2 images and 10 classes, not logits \(2, 10\)"),
-    ("x, train", "x", "mine.py cannot be called: TypeError: .*argument 'train'"),
-    ("config, num_classes", "config", "mine.py cannot be called: TypeError: get_model.*takes 1 positional argument"),
-    ("return Net", "return Nett", "mine.py cannot be called: line 13: NameError: name 'Nett'"),
+    ("x, train", "x", "mine.py fails: TypeError: .*argument 'train'"),
+    ("config, num_classes", "config", "mine.py fails: TypeError: get_model.*takes 1 positional argument"),
+    ("return Net", "return Nett", "mine.py fails: line 13: NameError: name 'Nett'"),
     ("from configs", "\nNone + 1\nfrom configs", "mine.py cannot be run: line 4: TypeError: unsupported operand"),
 ])  # fmt: skip
 def test_a_network_that_cannot_work_is_named_before_training(old, new, words, tmp_path):
     (tmp_path / "mine.py").write_text(NETWORK.replace(old, new))
+    with pytest.raises(vgg_jax.UserError, match=words):
+        vgg_jax.train(vgg_jax.config(tmp_path / "mine.py", SMALL), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(vgg_jax.UserError, match=words):
+        describe.main(["--config", str(tmp_path / "mine.py")])
+
+
+@pytest.mark.parametrize(("returned", "words"), [
+    ("{}['train']", r"get_data of mine.py fails: line 6: KeyError: 'train'"),
+    ("{'train': 1, 'test': 2}", "train must be two arrays"),
+    ("{'train': data('digits')['train'], 'test': (1, 2)}", "test images must be uint8"),
+])  # fmt: skip
+def test_data_that_cannot_be_are_named_before_training(returned, words, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from configs.quickstart import get_config\nfrom vgg_jax import data\n\n\n"
+        f"def get_data(config):\n    return {returned}\n"
+    )
     with pytest.raises(vgg_jax.UserError, match=words):
         vgg_jax.train(vgg_jax.config(tmp_path / "mine.py", SMALL), tmp_path / "run")
     assert not (tmp_path / "run").exists()

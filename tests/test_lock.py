@@ -1,5 +1,6 @@
 """The lock of a run directory, with and without the system's help."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -29,17 +30,14 @@ def hasty(monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.5)
 
 
-@pytest.fixture(params=["missing", "refused"])
-def no_flock(request, monkeypatch):
-    """A system, or a file system, without locks."""
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system without locks."""
 
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
-    if request.param == "missing":
-        monkeypatch.setattr(locks, "fcntl", None)
-    else:
-        monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
 
 
 def left_by(folder, host):

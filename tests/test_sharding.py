@@ -158,11 +158,13 @@ def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
 
 
 @pytest.mark.parametrize("count", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"])
-@pytest.mark.parametrize(("micro_batch", "processes", "devices"), [(0, 1, 1), (8, 1, 2), (16, 2, 1)])
-def test_a_cpu_has_a_device_for_each_core_if_there_are_micro_batches(micro_batch, processes, devices, count):
-    """Batch 32, two cores per process. In a separate process, since JAX creates its devices only once."""
+@pytest.mark.parametrize(("micro_batch", "processes", "cores", "devices"), [
+    (0, 1, 2, 1), (8, 1, 2, 2), (16, 2, 2, 1), (8, 1, 3, 2), (4, 1, 6, 4),
+])  # fmt: skip
+def test_as_many_cores_are_devices_as_divide_the_micro_batches(micro_batch, processes, cores, devices, count):
+    """Of batch 32. In a separate process, since JAX creates its devices only once."""
     program = (
-        "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; from vgg_jax import main; "
+        f"import os, sys; os.sched_getaffinity = lambda _: range({cores}); from vgg_jax import main; "
         "from vgg_jax.runs import training; from vgg_jax.training import sharding; "
         "training.train = lambda config, _: print(sharding.place(config).size); main.main(sys.argv[1:])"
     )

@@ -37,7 +37,3 @@ def _dispatch(argv: Sequence[str]) -> None:
         raise errors.UserError(f"no verb {verb!r}; one of {', '.join(VERBS)}")
     else:
         importlib.import_module(VERBS[verb][0]).main(rest)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,10 +12,9 @@ PORT = 7860
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "runs": {"nargs": "*", "type": flags.path, "metavar": "RUN", "help": "run directories, at most 4"},
-        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
-        "--config": {"help": flags.OWN_CONFIG},
+        **flags.OF_A_RUN,
         "--port": {"type": int, "default": PORT, "help": f"default {PORT}"},
         "--share-on": {"metavar": "HOST", "help": "listen on this address of the machine, and not only for itself; "
                        "there is no password"},

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from vgg_jax.console import errors, flags
 from vgg_jax.settings import config as configs
 
-CLASSES = {"cifar100": 100}  # assumed, since the data are not loaded; 10 for all others, as in CIFAR-10
-
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {"--config": {"required": True, "help": "a config file"}})
+    given, overrides = flags.parse(argv, __doc__, {"--config": {"required": True, "help": "a config file"}})
     config = configs.load(given.config, overrides)
     from vgg_jax.model import network
 
-    classes = CLASSES.get(config.data.name, 10)
+    classes = 100 if config.data.name == "cifar100" else 10  # assumed, since the data are not loaded
+    network.check(config, classes)
     print(f"{'layer':<12}{'parameters':>14}{'multiply-adds':>16}")
     for row in network.count(network.make_model(config, classes), config.data.image_size):
         print(f"{row.name:<12}{row.parameters:>14,}{row.multiply_adds:>16,}")

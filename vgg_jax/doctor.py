@@ -187,7 +187,8 @@ def smoke(devices: int) -> Finding:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags.parse(argv, __doc__ or "", {})
+    if flags.parse(argv, __doc__, {})[1]:
+        raise UserError("doctor takes no --config fields")
     wrong = 0
     for finding in examine():
         wrong += bool(finding.remedy)

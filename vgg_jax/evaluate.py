@@ -10,9 +10,9 @@ from vgg_jax.settings.fields import FIELDS
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--workdir": {"type": flags.path, "help": "a run directory; without one, the shipped network"},
-        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
+        **flags.OF_A_RUN,
         "--split": {"choices": ("train", "validation", "test"), "default": "test", "help": "default test"},
         "--tta": {
             "choices": FIELDS["train.tta"].choices, "default": "none",
@@ -22,7 +22,6 @@ def main(argv: Sequence[str]) -> None:
             "action": "store_true",
             "help": "first fit a temperature on the validation images, for the probabilities of predict",
         },
-        "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation import report
     from vgg_jax.evaluation.opening import load_or_shipped

@@ -11,13 +11,12 @@ FORMATS = ("safetensors", "pytorch", "onnx", "stablehlo")
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--workdir": {"type": flags.path, "required": True, "help": "a run directory"},
         "--to": {"choices": FORMATS, "required": True, "help": "docs/weights.md describes each"},
         "--out": {"type": flags.path, "help": "the folder to write; default RUN/export/FORMAT"},
-        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
+        **flags.OF_A_RUN,
         "--half": {"action": "store_true", "help": "of safetensors and pytorch: the arrays in float16"},
-        "--config": {"help": flags.OWN_CONFIG},
     })  # fmt: skip
     from vgg_jax.evaluation.opening import load
 

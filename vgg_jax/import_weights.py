@@ -13,7 +13,7 @@ from vgg_jax.settings import code, config as configs
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "source": {
             "type": flags.path,
             "help": "a .safetensors, .pt or .pth file, a folder with one, or pretrained: the shipped one",

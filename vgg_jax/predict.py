@@ -9,11 +9,10 @@ from vgg_jax.console import errors, flags
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
         "--workdir": {"type": flags.path, "help": "a run directory; without one, the shipped network predicts"},
-        "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
-        "--config": {"help": flags.OWN_CONFIG},
+        **flags.OF_A_RUN,
     })  # fmt: skip
     from vgg_jax.evaluation.opening import load_or_shipped
     from vgg_jax.evaluation.trained import SURE

@@ -13,13 +13,14 @@ from vgg_jax.console.errors import UserError
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--config": {"required": True, "help": "a config file with get_config() and sweep()"},
         "--seeds": {"type": int, "default": 2, "help": "number of seeds, starting at config.seed; default 2"},
         "--workdir": {"type": flags.path, "help": "where the runs are; default checkpoints/<config name>_sweep"},
         "--table": {"action": "store_true", "dest": "only_print", "help": "only print the results so far"},
     })  # fmt: skip
     workdir = given.workdir or Path("checkpoints", f"{Path(given.config).stem}_sweep")
+    from vgg_jax.runs import directory
     from vgg_jax.settings import cache
     from vgg_jax.tables import sweep, train
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     failed = []
     if not given.only_print:
         cache.use()
-        workdir.mkdir(parents=True, exist_ok=True)
+        directory.make(workdir)
         failed = train.train_all(jobs, sweep.check_data)
     rows = sweep.collect(jobs)
     print(sweep.markdown(rows))

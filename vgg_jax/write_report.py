@@ -9,7 +9,7 @@ from vgg_jax.console import errors, flags
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "runs": {"nargs": "+", "type": flags.path, "metavar": "RUN",
                  "help": "a run directory, a table's folder or a landscape study"},
         "--out": {"type": flags.path, "default": "report.html", "help": "the HTML file; default report.html"},

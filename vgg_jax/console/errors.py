@@ -15,7 +15,8 @@ MISTAKE, LOST = 2, 4
 # Errors of disk, path or limits on open files, which a user can put right.
 MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE,
+    errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE,
+    errno.ENFILE,
 }  # fmt: skip
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's message
 LESS_MEMORY = "the device has not enough memory; give a smaller --config.train.micro_batch or batch_size"
@@ -60,6 +61,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
             stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
     try:
         main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except UserError as error:
         _end(f"error: {error}", MISTAKE)
     except Stopped as stop:

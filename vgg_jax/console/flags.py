@@ -9,7 +9,10 @@ from typing import Any, NoReturn
 
 from vgg_jax.console.errors import UserError, suggest
 
-OWN_CONFIG = "the config file that made the run, if it defines its own network or data"
+OF_A_RUN: dict[str, dict[str, Any]] = {
+    "--checkpoint": {"choices": ("best", "latest"), "default": "latest", "help": "default latest"},
+    "--config": {"help": "the config file that made the run, if it defines its own network or data"},
+}
 
 
 def path(text: str) -> Path:
@@ -32,13 +35,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(
-    argv: Sequence[str], description: str, flags: Mapping[str, Mapping[str, Any]]
+    argv: Sequence[str], description: str | None, flags: Mapping[str, Mapping[str, Any]]
 ) -> tuple[argparse.Namespace, dict[str, str]]:
     """The named flags (name -> settings of `add_argument`) and the overrides {"train.epochs": "1"}.
 
     Raises: UserError for anything else.
     """
-    command = re.search(r"python -m \S+", description)
+    command = re.search(r"python -m \S+", description or "")
     parser = _Parser(
         command and command[0],
         description=description,

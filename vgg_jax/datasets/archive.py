@@ -75,22 +75,22 @@ def download(name: str, root: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             size = int(reply.headers["Content-Length"] or 0)  # 0: unknown
             progress = Progress(size >> 20, f"downloading {name}", " MiB")
-            with open(partial, "wb") as f:
+            with contextlib.closing(progress), open(partial, "wb") as f:
                 while block := reply.read(1 << 20):
                     f.write(block)
                     progress.update(1)
-            progress.close()
             if size and partial.stat().st_size != size:
                 raise OSError("the connection broke")
+            partial.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise UserError(
             f"no {name} in {root} and no way to download it ({error}). Give a prepared tfds directory "
             f"(--config.data.data_dir=DIR), the archive {source.archive} (--config.data.archive=FILE), "
             "or try --config configs/quickstart.py, which needs neither"
         ) from None
-    partial.replace(target)
+    finally:  # also after Ctrl-C
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return target
 
 

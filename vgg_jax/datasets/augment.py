@@ -32,7 +32,7 @@ def mirror(images: jax.Array, which: jax.Array) -> jax.Array:
     return jnp.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
-def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str = "constant") -> jax.Array:
+def random_crop(key: jax.Array, images: jax.Array, pad: int, mode: str) -> jax.Array:
     """Shift each image uniformly by up to pad pixels in each direction; mode as in `jnp.pad`."""
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode)
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * pad + 1)

@@ -1,5 +1,6 @@
 """The user's own pictures: a folder for each class, or a single file."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -37,9 +38,8 @@ def folder(root: Path, size: int, shrink: str) -> tuple[Arrays, Arrays, tuple[st
         split: [(file, i) for i, name in enumerate(names) for file in _pictures(root / split / name)]
         for split, names in classes.items()
     }
-    progress = Progress(sum(map(len, files.values())), "decoding", " images")
-    train, test = (_decode(files[split], size, shrink, progress) for split in ("train", "test"))
-    progress.close()
+    with contextlib.closing(Progress(sum(map(len, files.values())), "decoding", " images")) as progress:
+        train, test = (_decode(files[split], size, shrink, progress) for split in ("train", "test"))
     return train, test, tuple(classes["train"])
 
 

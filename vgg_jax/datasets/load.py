@@ -17,7 +17,8 @@ from vgg_jax.console.flags import path
 from vgg_jax.datasets import cifar
 from vgg_jax.datasets.folder import folder
 from vgg_jax.settings import code, config as configs
-from vgg_jax.settings.fields import Config, Data
+from vgg_jax.settings.check import check_value
+from vgg_jax.settings.fields import FIELDS, Config, Data
 
 _DIGITS = "sklearn/datasets/data/digits.csv.gz"  # in scikit-learn
 
@@ -86,6 +87,10 @@ def from_arrays(
 
     Raises: UserError naming the array with another dtype or shape, or labels without a name.
     """
+    check_value("data.normalization", FIELDS["data.normalization"], normalization)
+    for split, pair in (("train", train), ("test", test), ("validation", validation)):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2) and (split, pair) != ("validation", None):
+            raise UserError(f"{split} must be two arrays, (images, labels)")
     given = {"train": train, "validation": validation or (train[0][:0], train[1][:0]), "test": test}
     parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
     for split, (images, labels) in parts.items():
@@ -110,15 +115,26 @@ def load(config: Config) -> dict[str, Dataset]:
     Raises: UserError when the source is missing, damaged or too small.
     """
     if get_data := code.of(config).get_data:
-        return _of_ones_own(get_data(config), config.data)
+        with code.blamed(config, "get_data"):
+            return whole(get_data(config), config.data)
     return _of_a_source(config.data)
 
 
-def _of_ones_own(splits: Any, fields: Data) -> dict[str, Dataset]:
+def whole(splits: Any, fields: Data) -> dict[str, Dataset]:
+    """All three splits of what `get_data` returned or a caller gave: each a Dataset or (images, labels).
+
+    Raises: UserError for anything else.
+    """
     if not isinstance(splits, Mapping) or not {"train", "test"} <= set(splits) <= {"train", "validation", "test"}:
-        raise UserError('get_data must return {"train": (images, labels), "test": ...}, and optionally "validation"')
+        raise UserError(
+            'data, given or returned by get_data, must be {"train": (images, labels), "test": ...}, and optionally '
+            '"validation"'
+        )
     if not all(isinstance(part, Dataset) for part in splits.values()):
-        splits = from_arrays(**splits, normalization=fields.normalization)
+        pairs: Any = {
+            k: (part.images, part.labels) if isinstance(part, Dataset) else part for k, part in splits.items()
+        }
+        splits = from_arrays(**pairs, normalization=fields.normalization)
     train = splits["train"]
     empty = dataclasses.replace(train, images=train.images[:0], labels=train.labels[:0])
     return {split: splits.get(split, empty) for split in ("train", "validation", "test")}
@@ -137,11 +153,7 @@ def _of_a_source(config: Data) -> dict[str, Dataset]:
         train, test, names = folder(path(config.data_dir), config.image_size, config.shrink if config.resize else "")
     held_out, kept = _draw(len(train[1]), config)
     training = (train[0][kept], train[1][kept]) if kept is not None else train
-    mean, std = statistics(training[0])
-    if config.normalization == "half":
-        mean = std = (0.5,) * 3
-    parts = {"train": training, "validation": (train[0][held_out], train[1][held_out]), "test": test}
-    return {split: Dataset(*arrays, names, mean, std) for split, arrays in parts.items()}
+    return from_arrays(training, test, (train[0][held_out], train[1][held_out]), names, config.normalization)
 
 
 def _draw(n: int, config: Data) -> tuple[np.ndarray, np.ndarray | None]:

@@ -122,7 +122,7 @@ def _ours(
         directory.check_facts(facts)
         if type(step) is not int or step < 0 or not (calibration is None or 0 < calibration["temperature"] < 1e9):
             raise ValueError("step and temperature must be numbers above 0")
-    except (ValueError, AttributeError, TypeError, KeyError, MalformedError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError, MalformedError) as error:
         raise UserError(f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error})") from None
     directory.refuse_changes(folder, overrides)
     more = {"calibration.json": json.dumps({"latest": calibration}, indent=2) + "\n"} if calibration else {}

@@ -23,7 +23,7 @@ from vgg_jax.settings.fields import Config
 
 
 def main(argv: Sequence[str]) -> None:
-    given, overrides = flags.parse(argv, __doc__ or "", {
+    given, overrides = flags.parse(argv, __doc__, {
         "--config": {"required": True, "help": "configs/landscape.py, or landscape_quick.py"},
         "--workdir": {"type": flags.path, "help": "the study's directory; default checkpoints/<config name>"},
     })  # fmt: skip

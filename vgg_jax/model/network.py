@@ -24,7 +24,8 @@ def make_model(config: Config, num_classes: int, axis_name: str = "") -> nn.Modu
     Raises: UserError when `get_model` returns something else.
     """
     if get_model := code.of(config).get_model:
-        model = get_model(config, num_classes)
+        with code.blamed(config, "the network"):
+            model = get_model(config, num_classes)
         if not isinstance(model, nn.Module):
             raise UserError(f"get_model returns {type(model).__name__}, not a flax.linen.Module")
         return model
@@ -40,19 +41,14 @@ def check(config: Config, num_classes: int) -> None:
     if not code.of(config).get_model:
         return
     sides, key, found = [config.data.image_size, config.augment.small_size], jax.random.key(0), []
-    try:
-        model = make_model(config, num_classes)
+    model = make_model(config, num_classes)
+    with code.blamed(config, "the network"):
         variables = shapes(model, sides[0])
         train: Any = functools.partial(model.apply, train=True, mutable=["batch_stats"])
         for side in filter(None, sides):
             images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
             found += [jax.eval_shape(functools.partial(model.apply, train=False), variables, images)]
             found += [jax.eval_shape(lambda v, x: train(v, x, rngs={"dropout": key})[0], variables, images)]
-    except UserError:
-        raise
-    except Exception as error:  # whatever the file does
-        file: str = getattr(config, "code").file  # noqa: B009, not a declared field
-        raise UserError(f"the network of {file} cannot be called: {code.blame(error, file)}") from None
     for logits in found:
         if getattr(logits, "shape", None) != (2, num_classes):
             raise UserError(
@@ -95,7 +91,7 @@ def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
     return rows
 
 
-def totals(model: nn.Module, image_size: int = 32) -> dict[str, int]:
+def totals(model: nn.Module, image_size: int) -> dict[str, int]:
     """The network's "parameters", and its "multiply_adds" per image."""
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes(model, image_size)["params"])),

@@ -30,8 +30,8 @@ def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[float, list[dict[str, float]]]:
     """Expected calibration error (Guo et al. 2017) and its bins of equal width.
 
-    ECE = sum over bins of n_b / N * |accuracy_b - confidence_b|; each bin gives its count, mean
-    confidence and accuracy.
+    ECE = sum over bins of n_b / N * |accuracy_b - confidence_b|; each bin gives its lower end,
+    count, mean confidence and accuracy.
     """
     probability = softmax(logits)
     confidence, correct = probability.max(-1), logits.argmax(-1) == labels

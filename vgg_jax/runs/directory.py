@@ -143,7 +143,7 @@ def read_run(
         if len(inside) > 1:
             advice += f" or another of {', '.join(inside)}"
         raise UserError(f"{workdir} is no run directory (no config.json and run.json); {advice}") from None
-    except (ValueError, AttributeError, TypeError, KeyError, MalformedError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError, MalformedError) as error:
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 
 

@@ -14,11 +14,6 @@ from typing import Any, TextIO
 from vgg_jax.console.errors import RunFailed
 from vgg_jax.training import processes
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 BEAT = 10.0  # seconds between two signs of life of the process that holds a lock: it touches the file
 PATIENCE = 35.0  # seconds without one after which the process is taken for dead
 
@@ -51,9 +46,9 @@ def lock(workdir: Path) -> Iterator[None]:
 
 def _try(file: TextIO, workdir: Path) -> bool:
     """Take the system's lock; False where there is none."""
+    import fcntl  # not on Windows, where `directory.make` refuses
+
     try:
-        if fcntl is None:
-            return False
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     except BlockingIOError:

@@ -89,7 +89,7 @@ def read_lines(file: Path) -> list[Record]:
         try:
             record = json.loads(line)
             record["step"] += 0
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             if number == len(lines):
                 break
             raise UserError(f"{file} is damaged at line {number}; delete that line to go on") from None
@@ -118,11 +118,11 @@ def protocols(records: Sequence[Record]) -> dict[str, Record | None]:
     }
 
 
-def at_chance(records: Sequence[Record], chance: float, images: int, epochs: int = 3) -> bool:
-    """Whether training accuracy, in so many epochs and at least the last three records, stayed at chance.
+def at_chance(records: Sequence[Record], chance: float, images: int) -> bool:
+    """Whether training accuracy, in three epochs and at least the last three records, stayed at chance.
 
     That is within three standard deviations above it, for the images of one record.
     """
-    tail = [r for r in records if r["epoch"] > records[-1]["epoch"] - epochs] + list(records[-3:])
+    tail = [r for r in records if r["epoch"] > records[-1]["epoch"] - 3] + list(records[-3:])
     most = chance + 3 * math.sqrt(chance * (1 - chance) / images)
-    return records[-1]["epoch"] >= epochs and all(r["train_accuracy"] <= most for r in tail)
+    return records[-1]["epoch"] >= 3 and all(r["train_accuracy"] <= most for r in tail)

@@ -124,7 +124,7 @@ class _Loop:
                 n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
                     state = run_chunk(state, on_device, np.int32(n))
-                    sums = self._sums(state)
+                    sums = self._split(jax.device_get(state.sums))
                 step += n
                 for run, one in zip(self.runs, sums):
                     run.check_finite(one)
@@ -169,15 +169,11 @@ class _Loop:
         chunk, late, asked = processes.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
         return chunk, bool(late), asked
 
-    def _split(self, state: TrainState) -> list[TrainState]:
-        """The state of each run."""
+    def _split(self, tree: Any) -> list[Any]:
+        """Each run's part of the state, or of a part of it."""
         if len(self.runs) == 1:
-            return [state]
-        return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(len(self.runs))]
-
-    def _sums(self, state: TrainState) -> list[dict[str, Any]]:
-        sums = jax.device_get(state.sums)
-        return [sums] if len(self.runs) == 1 else [{k: v[i] for k, v in sums.items()} for i in range(len(self.runs))]
+            return [tree]
+        return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(len(self.runs))]
 
     def _until_pause(self, step: int) -> int:
         """Steps until the epoch ends, something is to be measured or the images grow."""

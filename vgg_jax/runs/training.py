@@ -8,7 +8,7 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import directory, origin, tracking
 from vgg_jax.runs.loop import fit
-from vgg_jax.settings import config as configs
+from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
 
@@ -20,10 +20,12 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     """
     configs.check_trains(config)
     tracking.check(config)
-    found = splits or processes.in_turn("data", lambda: load.load(config))
-    processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given=splits is not None))
+    given = splits is not None
+    found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
+    processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given))
     print(network.line(config, len(found["train"].class_names)))
-    print(f"{config.data.name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
+    name = "own data" if given or code.of(config).get_data else config.data.name
+    print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
     print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
     summary = fit(config, found, workdir)
     for protocol, result in summary["protocols"].items():

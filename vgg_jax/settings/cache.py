@@ -5,11 +5,13 @@ from pathlib import Path
 
 import jax
 
+from vgg_jax.console.flags import path
+
 
 def directory() -> Path:
     """$VGG_JAX_CACHE, else vgg_jax in the user's cache directory."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("VGG_JAX_CACHE") or f"{home}/vgg_jax").expanduser()
+    return path(os.environ.get("VGG_JAX_CACHE") or f"{home}/vgg_jax")
 
 
 def use() -> None:

@@ -21,7 +21,7 @@ def check_values(flat: Mapping[str, Any]) -> None:
         if name in flat:  # the landscape fields are only in the landscape configs
             check_value(name, field, flat[name])
     _check_model(flat)
-    _check_training(flat, micro_batches(flat["train.batch_size"], flat["train.micro_batch"]))
+    _check_training(flat)
     if not flat.get("landscape.surface_points", 1) % 2:
         raise UserError("config.landscape.surface_points must be odd, so that the middle is the network itself")
     if flat.get("landscape.images") == 1 and _meets_one_value(flat):
@@ -105,10 +105,11 @@ def _check_sizes(flat: Mapping[str, Any], unit: int) -> None:
         raise UserError("config.augment.small_size needs config.model.global_pool=True, for a head of any size")
 
 
-def _check_training(flat: Mapping[str, Any], slices: int) -> None:
+def _check_training(flat: Mapping[str, Any]) -> None:
     if flat["optimizer.name"] == "muon" and not flat["optimizer.learning_rate"]:
         raise UserError("config.optimizer.learning_rate must be above 0 for muon: it trains all but the convolutions")
     batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]
+    slices = micro_batches(batch, micro_batch)
     if batch % slices:
         raise UserError(
             f"config.train.batch_size={batch} does not divide into {slices} equal micro-batches of at most "

@@ -4,8 +4,9 @@ A config stays plain data: its group `code` names the file and its SHA-256, unde
 A run directory therefore never runs code by itself; to use such a run, give the config file again.
 """
 
+import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -43,6 +44,20 @@ def of(config: Any) -> Code:
     if group.sha256 not in _known:
         raise UserError(f"the network or the data of this run come from {group.file}: give that file as --config")
     return _known[group.sha256]
+
+
+@contextlib.contextmanager
+def blamed(config: Any, what: str) -> Iterator[None]:
+    """Whatever the config's own file raises ends in one line that names the file.
+
+    Raises: UserError.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # whatever the file does
+        raise UserError(f"{what} of {config.code.file} fails: {blame(error, config.code.file)}") from None
 
 
 def blame(error: Exception, file: str) -> str:

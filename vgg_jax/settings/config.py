@@ -12,16 +12,13 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings import check, files
 from vgg_jax.settings.check import MalformedError, check_fields, check_values, parse, suggest
-from vgg_jax.settings.fields import FIELDS, Config, Data
+from vgg_jax.settings.fields import FIELDS, GROUPS, Config, Data
 
 
 def default() -> ConfigDict:
     """Every field at its default, without those of the landscape study."""
-    config = ConfigDict({"seed": FIELDS["seed"].default})
-    for name in dict.fromkeys(name.split(".")[0] for name in FIELDS if "." in name):
-        if name != "landscape":
-            config[name] = group(name)
-    return config
+    groups = {name: group(name) for name in GROUPS if name != "landscape"}
+    return ConfigDict({"seed": FIELDS["seed"].default} | groups)
 
 
 def group(name: str) -> ConfigDict:
@@ -59,6 +56,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A checked copy of config with {"train.epochs": "1"} applied, each text parsed as its field's type."""
     changed = ConfigDict(_untyped(config).to_dict())
     check_fields(flatten(_typed(changed)))
+    to_json(_typed(changed))
     for field, given in overrides.items():
         *parents, leaf = field.split(".")
         section: Any = changed
@@ -78,6 +76,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 def _text(given: Any) -> str:
     """An override as text, as on the command line."""
+    given = given.tolist() if hasattr(given, "tolist") else given  # NumPy's numbers and arrays
     return os.fspath(given) if isinstance(given, (str, os.PathLike)) else repr(given)
 
 
@@ -106,17 +105,18 @@ def from_json(text: str) -> Config:
     given.get("landscape", {}).pop("surface_statistics", None)  # of earlier versions, which chose one kind
     if isinstance(given["augment"]["flip"], bool):  # as in earlier versions
         given["augment"]["flip"] = "random" if given["augment"]["flip"] else "none"
-    config = ConfigDict(given)
-    for section in config.values():
-        if isinstance(section, ConfigDict):
-            for name, value in section.items():
-                if isinstance(value, (list, tuple)):
-                    section[name] = tuple(value)
-    return _typed(FrozenConfigDict(config))
+    return _typed(FrozenConfigDict(given))
 
 
 def to_json(config: Config) -> str:
-    return json.dumps(_untyped(config).to_dict(), indent=2) + "\n"
+    """Raises: UserError for a field of one's own that JSON cannot hold."""
+    try:
+        return json.dumps(_untyped(config).to_dict(), indent=2) + "\n"
+    except TypeError as error:
+        raise UserError(
+            f"a field of the config cannot be kept in config.json ({error}); "
+            "take text, numbers, True, False, None or tuples of them"
+        ) from None
 
 
 def flatten(config: Config) -> dict[str, Any]:

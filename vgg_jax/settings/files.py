@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings import code
 
@@ -49,8 +50,8 @@ def sweep(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _find(path: str | Path) -> Path:
-    file = Path(path)
-    if not os.path.isfile(file):  # unlike Path.is_file, it raises for no name
+    file = flags.path(os.fspath(path))
+    if not os.path.isfile(file):  # never raises, whatever the name
         if str(file.parent) in (".", "configs"):
             file = SHIPPED / (file.stem + ".py")
         if not os.path.isfile(file):

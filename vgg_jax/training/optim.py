@@ -92,7 +92,7 @@ def _make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientT
     update = optax.chain(*steps, optax.scale_by_learning_rate(schedule))
     if c.name != "muon":
         return update
-    return optax.partition({"filters": _muon(config, schedule), "rest": update}, _is_filter)
+    return optax.partition({"filters": _muon(config, schedule), "rest": update}, _kind_of_each)
 
 
 def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -116,7 +116,7 @@ def _hold_norm(update: Any, kernel: Any) -> jax.Array:
     return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
 
 
-def _is_filter(params: Any) -> Any:
+def _kind_of_each(params: Any) -> Any:
     return jax.tree.map(lambda x: "filters" if x.ndim == 4 else "rest", params)
 
 

@@ -115,13 +115,14 @@ def cores() -> int:
 
 
 def use_cores(config: Config, processes: int | None = None) -> None:
-    """Before JAX starts, make CPU cores devices, as many as the micro-batches divide among.
+    """Before JAX starts, make CPU cores devices, as many as divide the micro-batches.
 
     Each core then has its own micro-batches and waits for the others once a step, not at each operation.
     Several processes, counted by the flags, Slurm or Open MPI, share the micro-batches.
     """
     processes = processes or int(os.environ.get("SLURM_NTASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
-    n = math.gcd(max(1, micro_batches(config) // processes), cores())
+    parts = max(1, micro_batches(config) // processes)
+    n = max(n for n in range(1, cores() + 1) if parts % n == 0)
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", n)
 
