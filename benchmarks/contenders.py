@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -166,12 +166,12 @@ CONTENDERS = {
 }
 
 
-def names(config: Any, all_dtypes: bool, gpu: bool, without: str = "") -> list[str]:
+def names(config: Any, all_dtypes: bool, gpu: bool, without: Sequence[str] = ()) -> list[str]:
     """Those that could take part: of the config's dtype or of both, CUDA graphs on a GPU only; not the rivals whose
-    name contains `without`."""
+    name contains a word of `without`."""
     dtypes = SUFFIX if all_dtypes else (config.model.dtype,)
     found = [n for n, c in CONTENDERS.items() if c.dtype in dtypes and (gpu or "CUDA graphs" not in n)]
-    return [n for n in found if not (without and without in n and not n.startswith("vgg_jax"))]
+    return [n for n in found if n.startswith("vgg_jax") or not any(word in n for word in without)]
 
 
 def pytorch_lacks(config: Any) -> str:
@@ -187,10 +187,12 @@ def pytorch_lacks(config: Any) -> str:
 
 def write_weights(config: Any, file: str) -> None:
     """The weights that our side and stock Flax start from, for PyTorch."""
+    import jax
     from flax import traverse_util
 
     from vgg_jax.training.step import init_state, make_recipe
 
-    state = init_state(make_recipe(config, 10, 50_000), 0, batches(config)[0][0])
+    init = jax.jit(functools.partial(init_state, make_recipe(config, 10, 50_000)))
+    state = init(np.uint32(0), batches(config)[0][0])
     weights: Any = traverse_util.flatten_dict({"params": state.params, "batch_stats": state.batch_stats}, sep="/")
     np.savez(file, **weights)

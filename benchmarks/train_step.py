@@ -11,8 +11,8 @@ five batches of random images in the same order, again and again, from the devic
 ten losses differ from vgg_jax's is shown.
 PyTorch takes part eager and compiled, NCHW and channels-last, on a GPU also with CUDA graphs; it computes in the
 config's dtype by autocast. With --all each takes part in float32 and in bfloat16. Contenders that cannot run here are
-left out, and so are those whose name contains --without: on a CPU stock Flax takes most of the time. Peak memory
-includes what compiling and choosing algorithms take; on a CPU it is read from Linux.
+left out, and so are those whose name contains a word given by --without: on a CPU stock Flax takes most of the time.
+Peak memory includes what compiling and choosing algorithms take; on a CPU it is read from Linux.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,9 @@ SAME_FOR_ALL = {
 def _make_peak_flops(dtype: str) -> Callable[[], float]:
     """What measures the FLOP/s of a large matrix product: the best of ten."""
     import jax
-    import jax.numpy as jnp
 
     n = 2048 if jax.default_backend() == "cpu" else 8192
-    a = jnp.ones((n, n), dtype)
+    a = jax.random.normal(jax.random.key(0), (n, n), dtype)  # ones cost a GPU less power, and so run faster
     product = jax.jit(lambda a, b: a @ b).lower(a, a).compile()
 
     def seconds() -> float:
@@ -57,8 +56,8 @@ def _make_peak_flops(dtype: str) -> Callable[[], float]:
     return lambda: 2 * n**3 / min(seconds() for _ in range(10))
 
 
-def _start(us: str, config: Any, argv: Sequence[str], all_dtypes: bool, without: str) -> dict[str, Worker]:
-    """The contenders that can run here and do not have `without` in their name, compiled and warm; `us` must."""
+def _start(us: str, config: Any, argv: Sequence[str], all_dtypes: bool, without: Sequence[str]) -> dict[str, Worker]:
+    """The contenders that can run here and have no word of `without` in their name, compiled and warm; `us` must."""
     import jax
 
     gpu, workers, lacks = jax.default_backend() == "gpu", {}, contenders.pytorch_lacks(config)
@@ -79,30 +78,32 @@ def _start(us: str, config: Any, argv: Sequence[str], all_dtypes: bool, without:
     return workers
 
 
-def compare(config: Any, argv: Sequence[str], rounds: int, all_dtypes: bool, without: str) -> dict[str, Any]:
-    """Everything measured, a row a contender, the fastest first."""
+def compare(
+    config: Any, argv: Sequence[str], rounds: int, all_dtypes: bool, without: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """After every round all that was measured so far, a row a contender, the fastest first."""
     from vgg_jax.model import network
 
     us = f"vgg_jax{SUFFIX[config.model.dtype]}"
     workers = _start(us, config, argv, all_dtypes, without)
     peak_flops = {dtype: _make_peak_flops(dtype) for dtype in dict.fromkeys(CONTENDERS[n].dtype for n in workers)}
     count = max(1, round(ROUND_SECONDS / workers[us].seconds))
-    turns, peaks = [], []
-    for _ in range(rounds):
-        turns.append({name: worker.turn(count) for name, worker in workers.items()})
-        peaks.append({dtype: peak() for dtype, peak in peak_flops.items()})
-    for worker in workers.values():
-        worker.process.communicate()
     images = count * STEPS * config.train.batch_size
     multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]
     losses = {name: worker.losses for name, worker in workers.items()}
-    return {
-        "batch_size": config.train.batch_size,
-        "steps_a_round": count * STEPS,
-        "rounds": rounds,
-        "matmul_peak_gflops": {dtype: [round(peak[dtype] / 1e9) for peak in peaks] for dtype in peak_flops},
-        "rows": rows(us, images, images * 6 * multiply_adds, turns, peaks, losses),  # forward and twice back
-    }
+    turns, peaks = [], []
+    for done in range(1, rounds + 1):
+        turns.append({name: worker.turn(count) for name, worker in workers.items()})
+        peaks.append({dtype: peak() for dtype, peak in peak_flops.items()})
+        yield {
+            "batch_size": config.train.batch_size,
+            "steps_a_round": count * STEPS,
+            "rounds": done,
+            "matmul_peak_gflops": {dtype: [round(peak[dtype] / 1e9) for peak in peaks] for dtype in peak_flops},
+            "rows": rows(us, images, images * 6 * multiply_adds, turns, peaks, losses),  # forward and twice back
+        }
+    for worker in workers.values():
+        worker.process.communicate()
 
 
 def rows(
@@ -158,7 +159,8 @@ def main(argv: Sequence[str]) -> None:
         "--batch_size": {"type": int, "default": 128},
         "--rounds": {"type": int, "default": 5},
         "--all": {"action": "store_true", "help": "float32 and bfloat16, not only the config's dtype"},
-        "--without": {"default": "", "help": "leave out contenders with this in their name"},
+        "--without": {"action": "append", "default": [], "metavar": "WORD",
+                      "help": "leave out contenders with this in their name; may be given several times"},
         "--json": {"help": "also write the figures here"},
         "--worker": {"help": "used by the command itself"},
     })  # fmt: skip
@@ -168,17 +170,15 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process and its workers share a GPU
     from vgg_jax.runs import origin
 
-    facts = {
-        "config": given.config,
-        **origin.describe(),
-        **compare(config, argv, given.rounds, given.all, given.without),
-    }
-    if any(name.startswith("PyTorch") for name in facts["rows"]):
-        facts["packages"] |= {"torch": importlib.metadata.version("torch")}
+    facts: dict[str, Any] = {"config": given.config, **origin.describe()}
+    for found in compare(config, argv, given.rounds, given.all, given.without):
+        facts |= found
+        if any(name.startswith("PyTorch") for name in found["rows"]):
+            facts["packages"] |= {"torch": importlib.metadata.version("torch")}
+        if given.json:  # after every round, lest a time limit take them all
+            Path(given.json).write_text(json.dumps(facts, indent=2) + "\n")
     print(f"{given.config}, batch {facts['batch_size']}, {facts['device']}, median of {given.rounds} rounds")
     print(table(facts["rows"]))
-    if given.json:
-        Path(given.json).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import operator
 import shutil
 
 import jax
@@ -61,9 +60,8 @@ def quadratic(eigenvalues, seed=0):
     return (lambda p: 0.5 * p["w"] @ a @ p["w"]), matrix, {"w": jnp.asarray(w)}
 
 
-def probed(objective, params, together=None):
-    more = {} if together is None else {"together": together}
-    found = jax.jit(lambda p: probe.along_gradient(objective, p, jnp.array(SIZES, jnp.float32), **more))(params)
+def probed(objective, params):
+    found = jax.jit(lambda p: probe.along_gradient(objective, p, jnp.array(SIZES, jnp.float32)))(params)
     return {k: np.asarray(v) for k, v in found.items()}
 
 
@@ -143,20 +141,18 @@ def network(batch_norm="before"):
     return score, state.params, state.batch_stats
 
 
-def loop(function, xs):
-    """`together` as a plain Python loop."""
-    results = [function(jax.tree.map(operator.itemgetter(i), xs)) for i in range(len(jax.tree.leaves(xs)[0]))]
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
-
-
 @pytest.mark.parametrize("batch_norm", ["none", "before"])
-def test_vmap_and_a_plain_loop_agree(batch_norm):
+def test_along_the_gradient_of_a_network(batch_norm):
     score, params, stats = network(batch_norm)
     params = jax.tree.map(lambda w: w / 4, params)  # a short gradient, which steps over no ReLU's kink
-    by = [probed(lambda p: score(p, stats)[0], params, t) for t in (None, lambda f, xs: jax.vmap(f)(xs), loop)]
-    for other in by[1:]:
-        for key in by[0]:
-            np.testing.assert_allclose(other[key], by[0][key], rtol=1e-4, atol=1e-6)
+    found, at = probed(lambda p: score(p, stats)[0], params), jax.value_and_grad(lambda p: score(p, stats)[0])
+    loss, gradient = at(params)
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-4)
+    for i, size in enumerate(SIZES):
+        there, its = at(jax.tree.map(lambda w, g, e=size: w - e * g, params, gradient))
+        np.testing.assert_allclose(found["losses"][i], there, rtol=1e-4)
+        distance = optax.tree.norm(jax.tree.map(jnp.subtract, gradient, its))
+        np.testing.assert_allclose(found["distances"][i], distance, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("spread", [(-3.0, 0.0, 0.5, 1.0, 2.0, 9.0), (1.0, 2.0, 3.0, 4.0, 50.0)])

@@ -7,10 +7,9 @@ import signal
 from unittest.mock import Mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import OWN_NETWORK, ROOT, SMALL, config, dataset, flags
+from small import OWN_NETWORK, ROOT, SMALL, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
@@ -24,8 +23,6 @@ from vgg_jax.runs.run import Run
 from vgg_jax.settings import code, config as configs
 from vgg_jax.tables import table as tables, train
 from vgg_jax.tables.rows import TABLES
-from vgg_jax.training.step import init_state, make_recipe, make_train_chunk
-from vgg_jax.training.together import together
 
 PICTURES = True
 SHORT = SMALL | {"train.save_minutes": "0", "model.head_dropout": "(0.5, 0.5)"}
@@ -59,21 +56,6 @@ def test_seeds_trained_together_are_those_trained_alone(done, tmp_path):
         for path in ours:
             np.testing.assert_allclose(ours[path], theirs[path], atol=1e-5, err_msg=path)
     assert [record["trained_together"] for record in read(done / "runs/vgg_light/seed1")] == [2, 2]
-
-
-def test_vmap_gives_the_same_seeds_within_rounding():
-    """The GPU's program, on the CPU. With SGD: Adam turns rounding in a zero gradient into full steps."""
-    c, data = config("vgg_a_bn_sgd", SMALL, train__batch_size="16"), dataset(64)
-    recipe = make_recipe(c, 4, 64)
-    chunk = make_train_chunk(c, recipe, data)
-    on_device = {"image": jnp.asarray(data.images), "label": jnp.asarray(data.labels)}
-    states = jax.vmap(lambda seed: init_state(recipe, seed))(jnp.arange(2))
-    # The code generator that conftest.py uses with an old JAX rounds differently, and crosses a ReLU's kink here.
-    usual = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
-    one = jax.jit(lambda s: together(lambda x: chunk(x, on_device, 4), s), compiler_options=usual)(states)
-    other = jax.jit(jax.vmap(lambda x: chunk(x, on_device, 4)), compiler_options=usual)(states)
-    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params)):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_a_finished_row_is_not_trained_again(done, monkeypatch, capsys):

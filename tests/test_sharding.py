@@ -355,14 +355,6 @@ def test_two_processes_of_two_devices_train_two_seeds_as_one_process(pair_of_see
         assert_same_run(pair_of_seeds / seed, tmp_path / "run" / seed)
 
 
-def test_two_seeds_vmapped_as_on_a_gpu_are_those_one_after_the_other(pair_of_seeds, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train", two_seeds)
-    monkeypatch.setattr(loop, "together", lambda function, many: jax.vmap(function)(many))
-    main.main(arguments(tmp_path, train__devices=1))
-    for seed in "01":
-        assert_same_run(pair_of_seeds / seed, tmp_path / seed)
-
-
 @pytest.mark.parametrize(("error", "lost"), [
     (TimeoutError("Timed out while waiting for async_write_complete barrier."), True),  # Orbax's, in a save
     (TimeoutError("no answer within 60 s"), False),

@@ -16,7 +16,6 @@ from vgg_jax.landscape.networks import Network
 from vgg_jax.landscape.score import make_score
 from vgg_jax.landscape.surface import Score
 from vgg_jax.settings.fields import Config, Landscape
-from vgg_jax.training.together import together
 
 LINE = (-1.0, -0.5, 0.0, 0.5, 1.0)  # places on a line, in units of config.landscape.surface_radius
 # name -> (moment, BatchNorm's statistics). Stored ones are not asked for at equal loss: training is fast there, and its
@@ -66,9 +65,9 @@ def make_program(score: Score, fields: Landscape) -> Any:
                 moved = jax.tree.map(lambda w, d: w + distance * fields.surface_radius * d, params, move)
                 return score(moved, batch_stats)[0]
 
-            return together(at, jnp.array(LINE, jnp.float32))
+            return jax.lax.map(at, jnp.array(LINE, jnp.float32))
 
-        return together(on, jax.random.split(key, fields.directions))
+        return jax.lax.map(on, jax.random.split(key, fields.directions))
 
     def spectra(params: Any, batch_stats: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return hessian.spectra(lambda p: score(p, batch_stats)[0], params, fields.hessian_iterations, key)

@@ -16,7 +16,6 @@ from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.optim import make_optimizer
 from vgg_jax.training.step import TrainState, first_images, init_state, make_recipe, make_train_step
-from vgg_jax.training.together import together
 
 
 def train(
@@ -37,7 +36,7 @@ def train(
     epoch = make_epoch(config, dataset)
 
     def step_all(many: TrainState, rates: jax.Array, data: Batch) -> tuple[TrainState, jax.Array]:
-        return together(lambda one: epoch(one[0], one[1], data), (many, rates))
+        return lax.map(lambda one: epoch(one[0], one[1], data), (many, rates))
 
     run = jax.jit(step_all, donate_argnums=0)
     progress, losses = Progress(epochs, "learning rates", " epochs"), []

@@ -9,7 +9,6 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from vgg_jax.landscape.surface import filter_norms
-from vgg_jax.training.together import together
 
 Objective = Callable[[Any], jax.Array]
 
@@ -66,7 +65,7 @@ def spectra(objective: Objective, params: Any, iterations: int, key: jax.Array) 
 
         return lanczos(product, flat.size, iterations, key)
 
-    return together(of, jnp.stack([jnp.ones_like(flat), ravel_pytree(norms)[0]]))  # compiled once for both
+    return lax.map(of, jnp.stack([jnp.ones_like(flat), ravel_pytree(norms)[0]]))  # compiled once for both
 
 
 def worst_case(objective: Objective, params: Any, radius: float, steps: int) -> jax.Array:

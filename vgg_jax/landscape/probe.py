@@ -15,9 +15,6 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.vgg import VGG
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.step import Recipe, TrainState, step_dropout_key, training_loss
-from vgg_jax.training.together import together
-
-Together = Callable[[Callable[[Any], Any], Any], Any]
 
 
 def along(
@@ -25,14 +22,12 @@ def along(
     params: Any,
     moves: Callable[[Any], Sequence[Any]],
     sizes: Sequence[jax.Array],
-    together: Together = together,
 ) -> tuple[dict[str, jax.Array], list[dict[str, jax.Array]]]:
     """Loss and gradient at w + e m for moves m and their step sizes e, where g is the gradient at w = params.
 
     Args:
       moves: g -> the moves, each a tree like params.
       sizes: for every move its step sizes [E].
-      together: how all these gradients are computed.
 
     Returns: (loss L(w), gradient_norm ||g||), and for every move: length ||m||; losses L(w + e m) [E]; distances
       ||g - grad L(w + e m)|| [E]. Norms are Euclidean over all parameters.
@@ -49,18 +44,16 @@ def along(
 
     counts = [len(one) for one in sizes]
     all_places = jnp.repeat(jnp.arange(len(found)), np.array(counts)), jnp.concatenate(sizes)
-    losses, distances = (jnp.split(x, np.cumsum(counts)[:-1]) for x in together(at, all_places))
+    losses, distances = (jnp.split(x, np.cumsum(counts)[:-1]) for x in jax.lax.map(at, all_places))
     return {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}, [
         {"length": optax.tree.norm(move), "losses": its_losses, "distances": its_distances}
         for move, its_losses, its_distances in zip(found, losses, distances)
     ]
 
 
-def along_gradient(
-    objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array, together: Together = together
-) -> dict[str, jax.Array]:
+def along_gradient(objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array) -> dict[str, jax.Array]:
     """`along` -g alone: the scalars loss and gradient_norm, losses [E], distances [E]."""
-    here, (there,) = along(objective, params, lambda g: [jax.tree.map(jnp.negative, g)], [step_sizes], together)
+    here, (there,) = along(objective, params, lambda g: [jax.tree.map(jnp.negative, g)], [step_sizes])
     return here | {key: there[key] for key in ("losses", "distances")}
 
 

@@ -71,7 +71,7 @@ def _evaluate(
     side, name = config.landscape.surface_points, f"{file.name} of {network.name}"
     score = make_score(network.config, network.model, dataset.sample(config.landscape.images), statistics)
     scan = surface.make_scan(score)
-    at = functools.partial(scan, variables["params"], variables["batch_stats"], *moves)
+    at = functools.partial(scan, *jax.device_put((variables["params"], variables["batch_stats"], *moves)))
     progress = Progress(len(points), name, " points")
     values = surface.evaluate(
         at, points, file.with_name(f"{file.name}_{network.name}_points.npz"), network.of(0), progress

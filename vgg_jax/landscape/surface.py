@@ -10,7 +10,6 @@ import numpy as np
 
 from vgg_jax.console.progress import Progress
 from vgg_jax.landscape import kept
-from vgg_jax.training.together import together
 
 BATCH = 8  # grid points per call
 
@@ -53,7 +52,7 @@ def make_scan(score: Score) -> Callable[..., jax.Array]:
             moved = jax.tree.map(lambda w, x, y: w + point[0] * x + point[1] * y, params, d1, d2)
             return jnp.stack(score(moved, batch_stats))
 
-        return together(at, points)
+        return jax.lax.map(at, points)
 
     return jax.jit(scan)
 

@@ -39,7 +39,7 @@ from vgg_jax.training.step import (
     make_train_chunk,
     zero_sums,
 )
-from vgg_jax.training.together import together
+from vgg_jax.training.together import join, split, together
 
 CHUNK_SECONDS = 2.0  # how long a chunk should take: the bar moves and stop signals are handled this often
 
@@ -95,7 +95,7 @@ def fit_together(
             state = init(np.uint32(run.config.seed), images)
             return state if step else start_from(run.config, run.workdir, state, placement)
 
-        state = _join([run.restore(begin(run), step) for run in runs])
+        state = join([run.restore(begin(run), step) for run in runs])
         return _Loop(config, data, recipe, runs, probe).train(state, stop)
 
 
@@ -110,7 +110,7 @@ class _Loop:
 
     def train(self, state: TrainState, stop: list[int]) -> list[dict[str, Any]]:
         total, batch_size = self.recipe.total_steps, self.config.train.batch_size
-        step = int(self._split(state)[0].step)
+        step = int(split(state, len(self.runs))[0].step)
         images = {"image": self.data["train"].images, "label": self.data["train"].labels}
         on_device = self.placement.replicate(images)
         if step == 0 and processes.is_first():
@@ -124,7 +124,7 @@ class _Loop:
                 n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
                     state = run_chunk(state, on_device, np.int32(n))
-                    sums = self._split(jax.device_get(state.sums))
+                    sums = split(jax.device_get(state.sums), len(self.runs))
                 step += n
                 for run, one in zip(self.runs, sums):
                     run.check_finite(one)
@@ -143,7 +143,7 @@ class _Loop:
         where = ", ".join(str(run.workdir) for run in self.runs)
         if step < total:
             raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", asked)
-        summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, self._split(state))]
+        summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, split(state, len(self.runs)))]
         if asked or stop:
             raise Stopped(f"asked to stop, but {where} had just finished", asked or stop[0])
         return summaries
@@ -157,7 +157,7 @@ class _Loop:
 
     def _compile(self, state: TrainState, on_device: Batch) -> Any:
         chunk = make_train_chunk(self.config, self.recipe, self.data["train"], self.placement)
-        function = chunk if len(self.runs) == 1 else lambda state, *rest: together(lambda one: chunk(one, *rest), state)
+        function = together(chunk, len(self.runs))
         with self.watch("compile") as lap:
             compiled = self.placement.jit(function, donate_argnums=0).lower(state, on_device, np.int32(1)).compile()
         print(f"compiled in {lap.seconds:.1f} s", flush=True)
@@ -168,12 +168,6 @@ class _Loop:
         late = time.monotonic() - self.last_save > self.config.train.save_minutes * 60
         chunk, late, asked = processes.agree(max(1, round(min(chunk, 2**30))), late, *stop[:1] or (0,))
         return chunk, bool(late), asked
-
-    def _split(self, tree: Any) -> list[Any]:
-        """Each run's part of the state, or of a part of it."""
-        if len(self.runs) == 1:
-            return [tree]
-        return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(len(self.runs))]
 
     def _until_pause(self, step: int) -> int:
         """Steps until the epoch ends, something is to be measured or the images grow."""
@@ -186,7 +180,7 @@ class _Loop:
             return
         try:
             with self.watch("probe"):
-                for run, one in zip(self.runs, self._split(state)):
+                for run, one in zip(self.runs, split(state, len(self.runs))):
                     if not run.probes.records or run.probes.records[-1]["step"] < step:
                         run.probes.write({"step": step} | self.probe.measure(one, on_device, run.workdir))
         except BaseException:
@@ -210,16 +204,16 @@ class _Loop:
     def _log(self, state: TrainState, sums: Sequence[dict[str, Any]], progress: Progress) -> TrainState:
         """Write a record for every run; returns the state with its sums at zero."""
         timing = {"images_per_second": self.watch.speed(), "trained_together": len(self.runs)}
-        states = self._split(state)
+        states = split(state, len(self.runs))
         for run, one, its_sums in zip(self.runs, states, sums):
             line = run.log_point(one, its_sums, self.watch, timing)
             progress.say(line if len(self.runs) == 1 else f"seed {run.config.seed}  {line}")
-        return _join([one.replace(sums=self.placement.replicate(zero_sums())) for one in states])
+        return join([one.replace(sums=self.placement.replicate(zero_sums())) for one in states])
 
     def _save(self, state: TrainState) -> None:
         with self.watch("save"):
             self._wait()  # so that no run is ever more than one save behind another
-            for run, one in zip(self.runs, self._split(state)):
+            for run, one in zip(self.runs, split(state, len(self.runs))):
                 run.save(one, self.watch.total())
         self.last_save = time.monotonic()
 
@@ -240,7 +234,3 @@ class _Loop:
         for run in self.runs:
             batch = jax.device_get(first_batch(np.uint32(run.config.seed), images))
             pictures.samples(batch, dataset, run.workdir / "samples.png")
-
-
-def _join(states: Sequence[TrainState]) -> TrainState:
-    return states[0] if len(states) == 1 else jax.tree.map(lambda *xs: jnp.stack(xs), *states)
