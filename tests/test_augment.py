@@ -92,3 +92,11 @@ def test_identical_images_mix_to_themselves():
     same = jnp.broadcast_to(IMAGES[:1], IMAGES.shape)
     for fields in ({"augment__mixup": 1.0}, {"augment__cutmix": 1.0}):
         np.testing.assert_allclose(mix(KEY, same, config(**fields).augment)[0], same, rtol=1e-6)
+
+
+def test_crop_flip_and_cutout_draw_independently():
+    crop, flip, hole = jax.random.split(KEY, 3)
+    images = jax.random.normal(jax.random.key(1), (50, 8, 8, 3)) + 5
+    expected = cutout(hole, random_flip(flip, random_crop(crop, images, 2, "reflect")), 3)
+    c = config(augment__flip="random", augment__crop=2, augment__cutout=3, augment__padding="reflect").augment
+    np.testing.assert_array_equal(augment(KEY, images, c), expected)

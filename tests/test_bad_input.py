@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -338,27 +337,3 @@ def test_loss_not_finite(ends: Ends, tmp_path: Path, capsys: Any, monkeypatch: A
     out = capsys.readouterr().out
     good = int(re.findall(r"latest checkpoint \(step (\d+)\)", out)[0])
     assert 1 <= good < int(re.findall(r"at step (\d+)", line)[0]) and "nan" not in out
-
-
-def test_stop_signals(tmp_path: Path) -> None:
-    """The run stops at the step that it reports, and the second session resumes there."""
-    fields = FOLDER | {"data.name": "digits", "data.train_size": "40", "train.epochs": "1000"}
-    fields |= {"model.stage_dropout": "()", "model.head_dropout": "()", "augment.crop": "0"}
-    command = [sys.executable, "-m", "vgg_jax.main", "--config", "configs/quickstart.py", *flags(fields)]
-    command += ["--workdir", str(tmp_path / "run")]
-    out, err, begin = tmp_path / "out", tmp_path / "err", "started at step 0 of 5000"
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        with open(out, "w") as stdout, open(err, "w") as stderr:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr)
-        try:
-            deadline = time.monotonic() + 120
-            while "epoch " not in err.read_text() and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.1)
-            process.send_signal(number)
-            assert process.wait(120) == code
-        finally:
-            process.kill()
-            process.wait()
-        *_, line = err.read_text().splitlines()
-        assert begin in out.read_text() and "the same command goes on" in line and str(tmp_path / "run") in line
-        begin = f"resumed at step {re.findall(r'stopped at step ([0-9]+) of 5000', line)[0]} of 5000"

@@ -76,7 +76,12 @@ def test_who_takes_part():
     ]  # fmt: skip
     assert names("float32", False, without=["compiled"]) == plain[:3] + plain[4:5]
     assert names("float32", False, without=["Flax", "NCHW"]) == plain[:1] + plain[4:]
-    assert names("float32", True, without=["P"]) == ["vgg_jax", "stock Flax", "vgg_jax, bfloat16", "stock Flax, bfloat16"]
+    assert names("float32", True, without=["P"]) == [
+        "vgg_jax",
+        "stock Flax",
+        "vgg_jax, bfloat16",
+        "stock Flax, bfloat16",
+    ]
     half = [f"{name}, bfloat16" for name in plain]
     assert names("bfloat16", False) == half
     assert names("float32", True) == names("bfloat16", True) == plain + half

@@ -40,6 +40,7 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, capsys):
     assert_same(contents(longer), contents(extended))
     assert without_timing(longer) == without_timing(extended)
     assert run.summary["protocols"]["final"]["epoch"] == 4 and vgg_jax.load(extended).config.train.epochs == 4
+    assert run.evaluate()["cross_entropy"] == pytest.approx(run.metrics[-1]["test_loss"], rel=1e-4)
 
 
 def test_a_run_that_begins_with_smaller_images_cannot_be_longer():

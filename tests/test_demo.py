@@ -249,3 +249,12 @@ def _own_address():
     """An address of this machine that is not the loopback's first; 127.0.0.2 where it has no other."""
     found = [info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
     return next((each for each in found if not each.startswith("127.")), "127.0.0.2")
+
+
+def test_saliency_and_filters_of_a_known_network():
+    """The largest of the three channels' gradients, in size; each filter scaled to [0, 1]."""
+    images, model = jnp.zeros((3, 8, 8, 3)), Means()
+    found = interpret.saliency(model, model.init(jax.random.key(0), images), images, jnp.arange(3))
+    np.testing.assert_allclose(found, np.broadcast_to(np.array([1, 2, 3])[:, None, None] / 64, (3, 8, 8)), rtol=1e-6)
+    kernel = jnp.array([[[[2.0, -1.0]], [[4.0, -1.0]], [[6.0, -1.0]]]]).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(interpret.first_filters({"k": kernel})[:, 0, 0], [[0, 0.5, 1], [0, 0, 0]])

@@ -8,13 +8,15 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
-from small import ROOT, SMALL, flags
+from small import ROOT, SMALL, dataset, flags
 
 import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.datasets import load as data
-from vgg_jax.evaluation import trained
+from vgg_jax.datasets.folder import read_picture
+from vgg_jax.evaluation import report as reports, trained
 from vgg_jax.evaluation.opening import load
 from vgg_jax.model import forward
 from vgg_jax.runs import directory as rundir, pictures
@@ -156,3 +158,27 @@ def test_describe_prints_the_counts(capsys):
     describe.main(["--config", str(ROOT / "configs" / "bn_dropout.py")])
     text = capsys.readouterr().out
     assert "conv5_3" in text and "14,991,946 parameters, 313.5 M multiply-adds" in text
+
+
+def test_recall_the_surest_mistakes_and_an_honest_line(monkeypatch, tmp_path):
+    images, logits = dataset(200, 6), np.random.default_rng(0).normal(0, 2, (200, 6))
+    found, shown = reports.score(logits, images), []
+    right = [(logits.argmax(-1) == k)[images.labels == k].mean() for k in range(6)]
+    assert list(found["per_class_accuracy"].values()) == pytest.approx(right)
+    monkeypatch.setattr(reports, "gallery", lambda pictures, *_: shown.append(pictures))
+    reports.draw(logits, images, found, tmp_path, "x")
+    sure = np.exp(logits).max(-1) / np.exp(logits).sum(-1)
+    wrong = np.flatnonzero(logits.argmax(-1) != images.labels)
+    np.testing.assert_array_equal(shown[0], images.images[wrong[np.argsort(-sure[wrong])][:32]])
+    said = {"checkpoint": "best", "step": 1, "images": 200, "split": "validation"} | found
+    for chosen_on in ("validation", "test", None):
+        assert ("optimistic" in reports.text(said | {"chosen_on": chosen_on})) == (chosen_on == "validation")
+
+
+def test_a_picture_is_shrunk_as_the_run_shrank_its_own(run, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)).save(tmp_path / "a.png")
+    loaded = load(run)
+    for name, resize, how in (("digits", False, "area"), ("folder", True, "bicubic")):
+        loaded.config = ConfigDict(loaded.config.to_dict())
+        loaded.config.data.update(name=name, resize=resize, shrink="bicubic")
+        np.testing.assert_array_equal(loaded.pixels(tmp_path / "a.png")[0], read_picture(tmp_path / "a.png", 32, how))

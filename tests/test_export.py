@@ -6,6 +6,7 @@ import subprocess
 import sys
 from shutil import copytree
 
+import jax
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -16,7 +17,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 import vgg_jax
 from vgg_jax import cli
 from vgg_jax.console.flags import parse
-from vgg_jax.exchange.outgoing import portable
+from vgg_jax.exchange.outgoing import Outgoing, portable, state
 from vgg_jax.model import scores
 from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import directory, given, origin
@@ -79,8 +80,9 @@ def log(probabilities):
     return np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-30))
 
 
-@pytest.mark.parametrize("to", ["safetensors", "pytorch"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "to"), [*((name, "safetensors") for name in NETWORKS), (next(iter(NETWORKS)), "pytorch")]
+)
 def test_pytorch_computes_our_logits(runs, images, name, to, tmp_path):
     torch = pytest.importorskip("torch")
     from vgg_jax.torch.network import load
@@ -271,3 +273,19 @@ def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monk
         assert not (tmp_path / to).exists()
     with pytest.raises(vgg_jax.UserError, match="no format 'tflite'"):
         vgg_jax.load(finished_run).export("tflite")
+
+
+def test_half_precision(tmp_path):
+    from safetensors.numpy import load_file
+
+    run = vgg_jax.load(make_run(tmp_path / "run", "bn_dropout"))
+    folders = [run.export("safetensors", tmp_path / str(half), half=half) for half in (False, True)]
+    whole, halved = (load_file(folder / "model.safetensors") for folder in folders)
+    assert whole.keys() == halved.keys() and "in float16" in (folders[1] / "README.md").read_text()
+    for name, array in whole.items():
+        counter = name.endswith("num_batches_tracked")
+        assert array.dtype == (np.int64 if counter else np.float32)
+        np.testing.assert_array_equal(halved[name], array if counter else array.astype(np.float16), strict=True)
+    huge = jax.tree.map(lambda x: x * 1e6, run.variables)
+    with pytest.raises(vgg_jax.UserError, match="too large for float16"):
+        state(Outgoing(run.config, huge, run._facts, "latest", 7, half=True))

@@ -80,9 +80,11 @@ def test_strangers_in_a_checkpoint_are_ignored(run, capsys):
     for name in (".nfs0002", ".DS_Store"):
         (before / name).unlink()
     evaluate.main(["--workdir", str(run)])
+    text = {file: file.read_bytes() for file in run.glob("*.json*")}
     main.main(arguments(run))
     told = capsys.readouterr()
     assert f"(step {last.name})" in told.out and "already finished" in told.out
+    assert text == {file: file.read_bytes() for file in run.glob("*.json*")}
     assert "damaged" not in told.out + told.err and not (run / "damaged").exists()
 
 

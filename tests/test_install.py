@@ -96,13 +96,6 @@ def test_a_missing_dependency_is_no_damaged_data(monkeypatch):
         archive.import_tfds()
 
 
-def test_xla_itself_names_a_flag_that_it_does_not_know_and_the_variable():
-    environment = os.environ | {"XLA_FLAGS": "--xla_of_the_future=1"}
-    command = [sys.executable, "-m", "vgg_jax.main", "--config", "configs/quickstart.py"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode and "Unknown flag in XLA_FLAGS: --xla_of_the_future=1" in done.stderr
-
-
 def test_the_doctor_names_an_unknown_xla_flag(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_of_the_future=1")
     (finding,) = doctor.xla_flags()

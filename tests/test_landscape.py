@@ -28,6 +28,7 @@ from vgg_jax.landscape import (
     probe,
     score as scoring,
     snapshots,
+    study,
     surface,
     verdict,
 )
@@ -637,3 +638,30 @@ def test_networks_differ_in_batch_norm_alone():
     flat = [configs.flatten(networks.base_config(base, place)) for place in networks.NETWORKS.values()]
     assert {k for k in flat[0] if flat[0][k] != flat[1][k]} == {"model.batch_norm"}
     assert not any(k.startswith("landscape") for k in flat[0])
+
+
+def test_at_equal_loss_the_snapshot_is_measured_with_its_own_statistics(tmp_path):
+    data, test = dataset(32), dataset(64, seed=1)
+    few = {"landscape.images": "16", "landscape.seeds": "1", "landscape.directions": "1", "data.name": "digits",
+           "landscape.hessian_iterations": "2", "landscape.ascent_steps": "1"}  # fmt: skip
+    c = config("landscape_quick", few | TINY_MODEL)
+    base = networks.base_config(c, "before")
+    recipe = make_recipe(base, 4, 32)
+    model, (end, then) = recipe.model, (init_state(recipe, seed).variables for seed in (0, 1))
+    kept_then, weights = snapshots.Snapshot(7, 0.4, then), {"weights": "1"}
+    both = networks.Network("bn", base, [tmp_path], model, [end], [kept_then], [], {}, [weights])
+    chosen, shown = data.sample(16), normalise(test.images, data.mean, data.std)
+    settled = scoring.settled(model, then, normalise(jnp.asarray(chosen.images), data.mean, data.std))
+    right, stale = (
+        float((model.apply(v, shown, train=False).argmax(-1) == test.labels).mean()) for v in (settled, then)
+    )
+    found = study.equal_loss(c, both, data, test)
+    assert right != stale
+    assert [float(found[key][0]) for key in ("step", "loss", "test_accuracy")] == pytest.approx([7, 0.4, right])
+    near = around.measure(c, both, data, tmp_path)
+    places = {"end_stored": (end, "stored"), "end_recomputed": (end, "recomputed"),
+              "equal_recomputed": (then, "recomputed")}  # fmt: skip
+    for place, (v, kind) in places.items():
+        expected = scoring.make_score(base, model, chosen, kind)(v["params"], v["batch_stats"])[0]
+        assert float(near[f"{place}_loss"][0]) == pytest.approx(float(expected), rel=1e-4)
+    assert len({float(near[f"{place}_loss"][0]) for place in places}) == 3

@@ -118,8 +118,10 @@ def test_triangular_rises_and_falls_in_straight_lines():
     np.testing.assert_allclose(falling, np.linspace(0.8, 0, 21)[:20], rtol=1e-5)
 
 
-def test_bias_rate_multiplies_the_step_of_biases_alone():
-    one, many = (first_update(config(optimizer__bias_rate=rate, optimizer__weight_decay=0)) for rate in (1, 64))
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_bias_rate_multiplies_the_step_of_biases_alone(name):
+    fixed = {"optimizer__name": name, "optimizer__weight_decay": 0}
+    one, many = (first_update(config(optimizer__bias_rate=rate, **fixed)) for rate in (1, 64))
     np.testing.assert_allclose(many["conv"]["bias"], 64 * one["conv"]["bias"], rtol=1e-6)
     np.testing.assert_array_equal(many["conv"]["kernel"], one["conv"]["kernel"])
     np.testing.assert_array_equal(many["bn"]["scale"], one["bn"]["scale"])
@@ -212,3 +214,28 @@ def test_sam_survives_a_gradient_of_zero():
     optimizer, zero = make_optimizer(c, make_schedule(c, 10)), jax.tree.map(jnp.zeros_like, PARAMS)
     updates, _ = optimizer.update(zero, optimizer.init(PARAMS), PARAMS, grad_fn=lambda *_: zero)
     assert all((np.asarray(update) == 0).all() for update in jax.tree.leaves(updates))
+
+
+def orthogonal(matrix, steps=3):
+    """Newton-Schulz with Jordan's coefficients."""
+    x = (matrix / np.linalg.norm(matrix)).T
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T
+
+
+def test_muon_against_numpy():
+    """Nesterov momentum with bias correction, orthogonalised; every kernel keeps the norm sqrt(outputs)."""
+    kernel, *gradients = np.asarray(jax.random.normal(jax.random.key(1), (4, 3, 3, 4, 8)), np.float64)
+    muon = {"optimizer__name": "muon", "optimizer__muon_rate": 0.25, "optimizer__muon_momentum": 0.6}
+    c = config(optimizer__weight_decay=0.05, schedule__name="constant", **muon)
+    optimizer, params = make_optimizer(c, make_schedule(c, 4)), {"conv": {"kernel": jnp.float32(kernel)}}
+    state, w, m = optimizer.init(params), kernel.reshape(36, 8), 0
+    for t, gradient in enumerate(gradients, 1):
+        updates, state = optimizer.update({"conv": {"kernel": jnp.float32(gradient)}}, state, params)
+        params, g = jax.tree.map(jnp.add, params, updates), gradient.reshape(36, 8)
+        m = 0.6 * m + 0.4 * g
+        ahead = 0.6 * m / (1 - 0.6 ** (t + 1)) + 0.4 * g / (1 - 0.6**t)
+        w = w * np.sqrt(8) / np.linalg.norm(w) - 0.25 * orthogonal(ahead)
+        np.testing.assert_allclose(params["conv"]["kernel"].reshape(36, 8), w, atol=1e-4)

@@ -20,8 +20,9 @@ from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.evaluation import intervals
 from vgg_jax.landscape import verdict
-from vgg_jax.page import finding, groups, reading, study, writing
+from vgg_jax.page import finding, groups, reading, scored, study, writing
 from vgg_jax.runs import log
+from vgg_jax.runs.pictures import drops
 from vgg_jax.settings import again, config as configs
 
 NAMES = [str(digit) for digit in range(10)]
@@ -149,6 +150,7 @@ def test_a_table_and_its_seeds(finished_run, tmp_path):
     final = group.estimates["final"]
     assert final.mean == pytest.approx(0.6) and final.deviation == pytest.approx(0.1) and final.n == 3
     assert final.low == pytest.approx(0.6 - 4.302653 * 0.1 / 3**0.5, abs=1e-6)
+    assert group.gap == pytest.approx(json.loads((folder / "summary.json").read_text())["train_accuracy"] - 0.6)
     text = words(page(tmp_path / "project2"))
     assert "VGG_A 60.00 ± 10.00 % 35.16 to 84.84, n = 3" in text and "75.77%" in text
     assert "vgg_a/seed10: 1 of 2 epochs were logged" in text
@@ -225,7 +227,7 @@ def test_learning_rate_drops_in_a_long_run_with_a_point_without_one(run):
     rates = [{"learning_rate": 0.1 if step < 702 else 0.01} if step != 3 else {} for step in range(1501)]
     records = [{"step": step, "epoch": step, "train_loss": 1.0} | rate for step, rate in enumerate(rates)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
-    assert "<!doctype html>" in page(run)
+    assert figures(page(run))["drops"] == [{"run": 0, "key": 0, "at": 350}]
 
 
 def leaves(value, path=()):
@@ -426,3 +428,16 @@ def test_a_folder_of_runs_and_studies(finished_run, tmp_path):
 
 def test_reading_a_run_of_this_version_says_nothing_is_missing(run):
     assert reading.read(run, "run").missing == [] and study.read(run).missing != []
+
+
+def test_drops_are_from_a_plateau():
+    rates = (0.1, 0.1, 0.01, 0.01, 0.001)
+    assert drops([{"epoch": e, "learning_rate": r} for e, r in enumerate(rates, 1)]) == [2, 4]
+    assert drops([{"epoch": e, "learning_rate": 0.8**e} for e in range(9)]) == []
+
+
+def test_mistakes_and_reliability_are_the_reports():
+    report = {"per_class_accuracy": {"a": 0.8, "b": 0.8}, "confusion": [[8, 2], [1, 4]]}
+    assert scored.mistaken(report) == [("a", "b", 2, 0.2), ("b", "a", 1, 0.2)]
+    whole = pages.evaluation(["a", "b"])
+    assert scored.reliability(whole)["data"][1]["y"] == [b["accuracy"] for b in whole["reliability"]]

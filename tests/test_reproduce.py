@@ -295,3 +295,19 @@ def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
 def test_mistakes(case, ends, tmp_path):  # noqa: F811
     argv, *words = case
     ends(reproduce.main, [*argv, "--workdir", str(tmp_path)], *words)
+
+
+def test_the_numbers_of_a_row():
+    """Three seeds: means, standard deviations and Student's intervals of the right protocols, the gap, the median."""
+    runs = [
+        {"counts": True, "test_accuracy": {"final": 0.5 + i / 10, "best_test": 0.6 + i / 10, "selected": None},
+         "train_accuracy": 0.9, "curve": [[1, 0.1, 0.1], [2, 0.2, 0.2]], "epochs": 2, "seconds": (10, 20, 60)[i],
+         "test_images": 360, "train_images": 160, "batch_size": 32, "device": "cpu"}
+        for i in range(3)
+    ]  # fmt: skip
+    row = {"config": "vgg_a", "name": "VGG_A", "what": "baseline", "reported": 75.77, "parameters": 12345,
+           "multiply_adds": 6_700_000, "runs": runs}  # fmt: skip
+    assert tables.markdown({"table": "t", "rows": [row]}).splitlines()[2] == (
+        "| VGG_A (`vgg_a.py`) | baseline | 75.77 | 60.00 ± 10.00 [35.16, 84.84] (3) "
+        "| 70.00 ± 10.00 [45.16, 94.84] (3) |  | 30.00 ± 10.00 (3) | 2 | 12,345 | 6.7 M | 30 |"
+    )

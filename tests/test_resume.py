@@ -149,34 +149,28 @@ def test_interrupted_and_resumed_is_bit_exact(tmp_path):
      "augment.small_size": "16", "augment.small_part": "0.7", "model.global_pool": "True"},
     {"optimizer.sam_radius": "0.1", "train.micro_batch": "16", "augment.policy": "trivial", "augment.cutmix": "1"},
 ])  # fmt: skip
-def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch):
+def test_stopped_and_resumed_with_more_state(fields, tmp_path, monkeypatch, capsys):
     """Averages, the states of Muon, SGD and SAM, whitening, mixed and smaller images: stopped after an epoch."""
     given = ["--config", str(ROOT / "configs" / "quickstart.py"), *flags(SMALL | DROPOUT | fields)]
     main.main([*given, "--workdir", str(tmp_path / "whole")])
-    log_point = run.Run.log_point
+    log_point, number = run.Run.log_point, signal.SIGINT if "train.average" in fields else signal.SIGTERM
 
     def log_then_stop(self, *rest):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return log_point(self, *rest)
 
-    with monkeypatch.context() as once, pytest.raises(errors.Stopped):
+    with monkeypatch.context() as once, pytest.raises(SystemExit) as ended:
         once.setattr(run.Run, "log_point", log_then_stop)
-        main.main([*given, "--workdir", str(tmp_path / "stopped")])
+        errors.run(main.main, [*given, "--workdir", str(tmp_path / "stopped")])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"stopped at step 5 of 10 and saved in {tmp_path / 'stopped'}; the same command goes on"
+    assert ended.value.code == 128 + number
     (tmp_path / "stopped" / "seconds.txt").write_text("1000")
     main.main([*given, "--workdir", str(tmp_path / "stopped")])
+    assert "resumed at step 5 of 10" in capsys.readouterr().out
     assert 1000 < read(tmp_path / "stopped")[-1]["seconds"] < 1200
     expected, got = contents(tmp_path / "whole"), contents(tmp_path / "stopped")
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(value, got[name], err_msg=name)
     assert without_timing(tmp_path / "whole") == without_timing(tmp_path / "stopped")
-
-
-def test_a_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
-    arguments = ["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(tmp_path / "run"), *flags(SMALL)]
-    main.main(arguments)
-    before = {p: p.read_bytes() for p in (tmp_path / "run").glob("*.json*")}
-    capsys.readouterr()
-    main.main(arguments)
-    assert "already finished" in capsys.readouterr().out
-    assert {p: p.read_bytes() for p in (tmp_path / "run").glob("*.json*")} == before

@@ -157,23 +157,39 @@ def test_micro_batches_are_refused_where_they_do_not_divide_among_devices():
         sharding.place(config(train__micro_batch=8, train__devices=8))
 
 
-@pytest.mark.parametrize("count", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"])
+@pytest.mark.parametrize("count", ["SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", ""])
 @pytest.mark.parametrize(("micro_batch", "processes", "cores", "devices"), [
     (0, 1, 2, 1), (8, 1, 2, 2), (16, 2, 2, 1), (8, 1, 3, 2), (4, 1, 6, 4),
 ])  # fmt: skip
-def test_as_many_cores_are_devices_as_divide_the_micro_batches(micro_batch, processes, cores, devices, count):
-    """Of batch 32. In a separate process, since JAX creates its devices only once."""
+def test_as_many_cores_are_devices_as_divide_the_micro_batches(
+    micro_batch, processes, cores, devices, count, monkeypatch
+):
+    """Of batch 32; the processes are counted by a launcher or by our flag."""
+    for name in ("XLA_FLAGS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    if count:
+        monkeypatch.setenv(count, str(processes))
+    monkeypatch.setattr(sharding, "cores", lambda: cores)
+    made = []
+    monkeypatch.setattr(jax.config, "update", lambda *given: made.append(given))
+    sharding.use_cores(config(train__micro_batch=micro_batch), None if count else processes)
+    assert made == ([("jax_num_cpu_devices", devices)] if devices > 1 else [])
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")  # the user's choice stands
+    sharding.use_cores(config(train__micro_batch=micro_batch), 1)
+    assert len(made) == (devices > 1)
+
+
+def test_the_command_makes_cores_devices():
+    """In a separate process, since JAX creates its devices only once."""
     program = (
-        f"import os, sys; os.sched_getaffinity = lambda _: range({cores}); from vgg_jax import main; "
+        "import os, sys; os.sched_getaffinity = lambda _: {0, 1}; from vgg_jax import main; "
         "from vgg_jax.runs import training; from vgg_jax.training import sharding; "
         "training.train = lambda config, _: print(sharding.place(config).size); main.main(sys.argv[1:])"
     )
-    given = arguments("unused", train__micro_batch=micro_batch)
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {count: str(processes)}
-    child = subprocess.run(
-        [sys.executable, "-c", program, *given], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert child.stdout.split()[:1] == [str(devices)], child.stderr
+    command = [sys.executable, "-c", program, *arguments("unused", train__micro_batch=8)]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert child.stdout.split()[:1] == ["2"], child.stderr
 
 
 @pytest.mark.parametrize(("environment", "given", "expected"), [

@@ -61,6 +61,18 @@ def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypa
     assert (folder / "sweep.md").read_text() == cli_text
     sweep.main(given(recipe, "--table", "--seeds", "3"))  # a third that was not trained
     assert capsys.readouterr().out.count("| 2 |") == 6
+    (folder / "unchanged" / "seed1" / "summary.json").unlink()  # not finished
+    sweep.main(given(recipe, "--table"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| unchanged ")]
+    assert line.split(" | ")[3] == "1"
+    row = {
+        "name": "x",
+        "seeds": [0, 1],
+        "held_out_images": 40,
+        "held_out_accuracy": [0.5, 0.7],
+        "seconds": [10.0, 30.0],
+    }
+    assert tables.markdown([row]).splitlines()[2] == "| x | 60.00 ± 14.14 | 0.00 to 100.00 | 2 | 20 |"
 
 
 GET_DATA = """

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import config, dataset, pmap
+from small import config, dataset
 
+from vgg_jax.datasets import batches
 from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.forward import IN_FLIGHT, make_forward, predict, views
@@ -115,26 +116,6 @@ def test_seeds_under_vmap_are_the_seeds_one_by_one(small_size):
     for seed in (0, 1):
         alone = jax.jit(chunk)(init_state(recipe, seed), ON_DEVICE, 3)
         assert_same(take(together.params, seed), alone.params, atol=1e-4)
-
-
-def test_pmap_over_devices_is_one_device_with_the_whole_batch():
-    c = config(model__batch_norm="before", augment__flip="none")
-    batch = {"image": normalise(ON_DEVICE["image"], DATA.mean, DATA.std), "label": ON_DEVICE["label"]}
-    one = make_recipe(c, 4, 64)
-    state = init_state(one, 0)
-    many = make_recipe(c, 4, 64, axis_name="data")
-    n = 4
-    shards = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), batch)
-    replicated = jax.tree.map(lambda x: jnp.stack([x] * n), state)
-    step, mapped = jax.jit(make_train_step(one)), pmap(make_train_step(many))
-    for i in range(3):
-        state, metrics = step(state, batch)
-        replicated, mapped_metrics = mapped(replicated, shards)
-        np.testing.assert_allclose(mapped_metrics["loss"], np.full(n, metrics["loss"]), rtol=1e-6 if i == 0 else 1e-3)
-        if i == 0:  # later steps differ by rounding at the kinks of ReLU and max-pool
-            for device in (0, n - 1):
-                mine = take((replicated.params, replicated.batch_stats), device)
-                assert_same(mine, (state.params, state.batch_stats), rtol=1e-5, atol=1e-6)
 
 
 def test_training_fits_a_small_set():
@@ -361,3 +342,54 @@ def test_an_epsilon_of_1e_12_is_safe_where_a_part_of_the_pictures_is_constant(co
     norms = [s for s in found["batch_stats"].values() if "var" in s]
     assert min(float((jnp.sqrt(s["var"]) / abs(s["mean"])).min()) for s in norms) > 0.01
     assert losses[-1] < losses[0]
+
+
+PLAIN = normalise(DATA.images, DATA.mean, DATA.std)
+
+
+def batch_of(**fields):
+    c = config(train__batch_size=64, **{"augment__flip": "none"} | fields)
+    return make_get_batch(c, DATA)(jax.random.key(0), jnp.int32(3), ON_DEVICE, jnp.arange(64))
+
+
+@pytest.mark.parametrize(("fields", "zeros"), [
+    ({"augment__flip": "random"}, False),
+    ({"augment__crop": 4}, True),
+    ({"augment__crop": 4, "augment__padding": "reflect"}, False),
+    ({"augment__cutout": 8}, True),
+])  # fmt: skip
+def test_a_batch_is_augmented_as_the_config_says(fields, zeros):
+    """No pixel of DATA is the mean colour, so zeros are padding or cutout."""
+    images = np.asarray(batch_of(**fields)["image"])
+    assert (images != PLAIN).any((1, 2, 3)).sum() > 20 and (images == 0).all(-1).any() == zeros
+
+
+def test_a_mixed_batch_has_mixed_images():
+    batch = batch_of(augment__mixup=1.0)
+    share = np.asarray(batch["share"])[:, None, None, None]
+    np.testing.assert_allclose(batch["image"], share * PLAIN + (1 - share) * np.roll(PLAIN, 1, 0), atol=1e-5)
+
+
+def test_what_a_run_draws_is_that_of_earlier_versions():
+    """Each stream is its own and stays what it is, so that a run can go on with a newer version."""
+    streams = ("INIT", "SHUFFLE", "AUGMENT", "DROPOUT", "MIRROR", "POLICY", "MIX")
+    assert [getattr(batches, name) for name in streams] == list(range(7))
+    assert epoch_order(jax.random.key(0), jnp.int32(1), 8).tolist() == [6, 1, 2, 4, 3, 7, 5, 0]
+
+
+def test_every_epoch_of_a_chunk_has_an_order_of_its_own():
+    c = config(train__batch_size=16, augment__flip="none", optimizer__learning_rate=0.05)
+    recipe = make_recipe(c, 4, 64)
+    state = begun = init_state(recipe, 0)
+    step, get_batch = jax.jit(make_train_step(recipe)), make_get_batch(c, DATA)
+    for i in range(8):
+        order = epoch_order(state.key, jnp.int32(i // 4), 64)
+        state, _ = step(state, get_batch(state.key, jnp.int32(i), ON_DEVICE, order))
+    chunk = jax.jit(make_train_chunk(c, recipe, DATA))
+    ours = chunk(chunk(begun, ON_DEVICE, 4), ON_DEVICE, 4)
+    np.testing.assert_allclose(ours.params["conv1_1"]["kernel"], state.params["conv1_1"]["kernel"], atol=1e-3)
+
+
+def test_small_part_is_the_share_of_steps_on_small_images():
+    small = {"augment__small_size": 16, "augment__small_part": 0.75, "model__global_pool": True}
+    assert make_recipe(config(train__epochs=4, train__batch_size=16, **small), 4, 64).small == (16, 12)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,7 @@ def test_a_probe_that_fails(train, tmp_path):
     train(lambda state: state, probe=probe)
     assert records == [18]
     assert [r["step"] for r in log.read_lines(tmp_path / "0" / "probes.jsonl")] == list(range(0, 20, 3))
+    assert holds_the_best(tmp_path / "0")
 
 
 @pytest.mark.parametrize("rate", ["0", "0.02"])
@@ -150,3 +152,12 @@ def test_a_run_that_stays_at_chance_says_so_once(rate, tmp_path, capsys):
     given = NEVER | {"train.epochs": "5", "optimizer.learning_rate": rate}
     trained.train(config("quickstart", given), tmp_path / "run")
     assert capsys.readouterr().out.count("still at chance (1") == (rate == "0")
+
+
+def test_it_is_late_after_so_many_minutes():
+    kept, late = object.__new__(loop._Loop), []
+    kept.config = config(train__save_minutes=1)
+    for ago in (50, 70):
+        kept.last_save = time.monotonic() - ago
+        late.append(kept._agree(1, [])[1])
+    assert late == [False, True]
