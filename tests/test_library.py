@@ -133,6 +133,7 @@ def test_arrays_as_data(tmp_path):
         ({"class_names": np.array(["a", "b"])}, "labels must lie in 0 to 1"),
         ({"train": (images, labels.astype(str))}, "train labels must be 40 whole numbers"),
         ({"train": images}, "train must be two arrays"),
+        ({"validation": images}, "validation must be two arrays"),
         ({"normalization": "chanel"}, "did you mean channel"),
     ]:
         with pytest.raises(vgg_jax.UserError, match=words):

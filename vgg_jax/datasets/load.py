@@ -88,10 +88,11 @@ def from_arrays(
     Raises: UserError naming the array with another dtype or shape, or labels without a name.
     """
     check_value("data.normalization", FIELDS["data.normalization"], normalization)
-    for split, pair in (("train", train), ("test", test), ("validation", validation)):
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2) and (split, pair) != ("validation", None):
+    given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+    for split, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise UserError(f"{split} must be two arrays, (images, labels)")
-    given = {"train": train, "validation": validation or (train[0][:0], train[1][:0]), "test": test}
+    given = {"train": train, "validation": (train[0][:0], train[1][:0]), "test": test} | given
     parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
     for split, (images, labels) in parts.items():
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:

@@ -56,7 +56,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A checked copy of config with {"train.epochs": "1"} applied, each text parsed as its field's type."""
     changed = ConfigDict(_untyped(config).to_dict())
     check_fields(flatten(_typed(changed)))
-    to_json(_typed(changed))
+    to_json(_typed(changed))  # refuses what a run could not record
     for field, given in overrides.items():
         *parents, leaf = field.split(".")
         section: Any = changed
