@@ -180,7 +180,7 @@ def pytorch_lacks(config: Any) -> str:
         return "it is not installed; pip install torch"
     if config.loss.name != "cross_entropy":
         return "only with cross-entropy"
-    if code.of(config).get_model:
+    if code.of(config, "get_model"):
         return "only with a VGG"
     return ""
 

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
         "--json": {"type": flags.path, "help": "where to write the figures"},
     })  # fmt: skip
     config, rows = configs.load(given.config, overrides), []
-    if code.of(config).get_model:
+    if code.of(config, "get_model"):
         raise UserError(f"{given.config} has a network of its own; this is for a VGG")
     parts = ("output", "images' gradient", "kernel's gradient")
     print("| convolution | " + " | ".join(f"{dtype}, {part}" for dtype in DTYPES for part in parts) + " |")

@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from small import ROOT, SMALL
+from small import ROOT, SMALL, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
@@ -41,6 +41,16 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, capsys):
     assert without_timing(longer) == without_timing(extended)
     assert run.summary["protocols"]["final"]["epoch"] == 4 and vgg_jax.load(extended).config.train.epochs == 4
     assert run.evaluate()["cross_entropy"] == pytest.approx(run.metrics[-1]["test_loss"], rel=1e-4)
+
+
+def test_a_start_that_failed_does_not_hold_its_directory(tmp_path):
+    run = tmp_path / "run"
+    for source in ("nosuch", "pretrained"):
+        with pytest.raises(vgg_jax.UserError, match="is no run directory"):
+            main.main(["--config", "quickstart", "--workdir", str(run), *flags(SMALL | {"train.start_from": source})])
+    main.main(["--config", "quickstart", "--workdir", str(run), *flags(SMALL)])
+    with pytest.raises(vgg_jax.UserError, match="holds a run of another config: seed"):
+        main.main(["--config", "quickstart", "--workdir", str(run), *flags(SMALL), "--config.seed=1"])
 
 
 def test_a_run_that_begins_with_smaller_images_cannot_be_longer():

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     facts = import_weights(source, given.workdir, given.config, colours, overrides)
     mean, std = (" ".join(f"{x:.4f}" for x in facts[name]) for name in ("mean", "std"))
     print(f"{given.source} fits: {given.workdir}, {len(facts['class_names'])} classes, mean {mean}, std {std}")
-    own = ["--config", given.config] if given.config and any(code.of(configs.load(given.config))) else []
+    own = ["--config", given.config] if given.config and code.is_needed(configs.load(given.config)) else []
     print(f"how good it is: {shlex.join(['vgg-jax', 'evaluate', '--workdir', str(given.workdir), *own])}")
 
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     with processes.join(given.coordinator, given.num_processes, given.process_id):
         cache.use()
         train(config, workdir)
-        own = ["--config", given.config] if any(code.of(config)) else []
+        own = ["--config", given.config] if code.is_needed(config) else []
         scored, shown = ["vgg-jax", "evaluate", "--workdir", str(workdir), *own], ["vgg-jax", "report", str(workdir)]
         print(f"finished: {workdir}; curves in {workdir / 'curves.png'}; all on one page: {shlex.join(shown)}")
         print(f"next: {shlex.join(scored)}")

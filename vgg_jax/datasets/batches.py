@@ -10,13 +10,14 @@ from jax import lax
 from vgg_jax.datasets.augment import augment, mirror, mix
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.datasets.trivial import trivial_augment
+from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
 
 # {"image": [N, H, W, 3], "label": [N] int32}; of mixed images also {"other": [N] int32, "share": [N]}: the label of
 # what is mixed in, and the share of `label`.
 Batch = dict[str, jax.Array]
 # Streams of randomness, each folded into the run's key.
-INIT, SHUFFLE, AUGMENT, DROPOUT, MIRROR, POLICY, MIX = range(7)
+INIT, SHUFFLE, AUGMENT, DROPOUT, MIRROR, POLICY, MIX, OWN = range(8)
 
 
 def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
@@ -29,6 +30,7 @@ def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax
     """get_batch(key, step, data, order) -> the augmented batch of that step; order: from `epoch_order`."""
     size, c = config.train.batch_size, config.augment
     steps_per_epoch = len(dataset) // size
+    own = code.make(config, "get_augment", lambda _: None)
 
     def get_batch(key: jax.Array, step: jax.Array, data: Batch, order: jax.Array) -> Batch:
         chosen = lax.dynamic_slice(order, ((step % steps_per_epoch) * size,), (size,))
@@ -44,6 +46,7 @@ def make_get_batch(config: Config, dataset: Dataset) -> Callable[[jax.Array, jax
             at_first = jax.random.bernoulli(jax.random.fold_in(key, MIRROR), shape=(len(dataset),))[chosen]
             images = mirror(images, at_first ^ (step // steps_per_epoch % 2 == 1))
         images = augment(drawn(AUGMENT), images, c)
+        images = own(drawn(OWN), images) if own else images
         if not (c.mixup or c.cutmix):
             return {"image": images, "label": labels}
         mixed, share = mix(drawn(MIX), images, c)

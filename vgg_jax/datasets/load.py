@@ -115,7 +115,7 @@ def load(config: Config) -> dict[str, Dataset]:
 
     Raises: UserError when the source is missing, damaged or too small.
     """
-    if get_data := code.of(config).get_data:
+    if get_data := code.of(config, "get_data"):
         with code.blamed(config, "get_data"):
             return whole(get_data(config), config.data)
     return _of_a_source(config.data)

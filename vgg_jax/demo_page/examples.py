@@ -25,7 +25,7 @@ def examples(run: TrainedRun) -> tuple[list[Example], str]:
     Nothing is downloaded for them: without the data there are none, and the sentence says so.
     """
     name = run.config.data.name
-    if name in cifar.SOURCES and not code.of(run.config).get_data and not _is_here(name, run.config.data.data_dir):
+    if name in cifar.SOURCES and not code.of(run.config, "get_data") and not _is_here(name, run.config.data.data_dir):
         return [], (
             f"No examples: {name} is not on this machine, and the demo downloads nothing. If you have it, start the "
             "demo with --config.data.data_dir=DIR."

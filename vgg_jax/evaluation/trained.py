@@ -197,7 +197,7 @@ class TrainedRun:
         if split not in ("train", "validation", "test"):
             raise UserError(f"there is no split {split!r}; take train, validation or test")
         there = self.config.data.data_dir
-        if there and not code.of(self.config).get_data and not path(there).is_dir():
+        if there and not code.of(self.config, "get_data") and not path(there).is_dir():
             raise UserError(
                 f"the images of the run in {self.workdir} were in {self._facts.get('data_dir') or there}, which is not "
                 "there any more; --config.data.data_dir=DIR says where they are now"

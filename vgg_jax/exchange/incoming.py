@@ -82,7 +82,7 @@ def _foreign(
     if config is None:
         raise UserError(f"{found.file} does not say which network it is for; give --config, e.g. vgg16_bn")
     its_config = configs.load(config, overrides)
-    if code.of(its_config).get_model:
+    if code.of(its_config, "get_model"):
         raise UserError(f"{config} has a network of its own; only weights that vgg-jax has exported can come into one")
     facts = directory.describe(data.load(its_config))
     if colours := normalization or _of_timm(found):
@@ -133,7 +133,7 @@ def _variables(found: Found, config: Config, classes: int) -> Any:
     """Flax's variables {"params", "batch_stats"} of the arrays found."""
     model = make_model(config, classes)
     expected: Any = traverse_util.flatten_dict(shapes(model, config.data.image_size), sep="/")
-    if code.of(config).get_model:
+    if code.of(config, "get_model"):
         table = [Leaf(name, name, name, x.shape) for name, x in expected.items()]
     else:
         table = leaves(config.model, chain(config.model, classes, config.data.image_size))

@@ -58,7 +58,7 @@ class Outgoing(NamedTuple):
     @property
     def is_own(self) -> bool:
         """Whether the network comes from a user's own code."""
-        return code.of(self.config).get_model is not None
+        return code.of(self.config, "get_model") is not None
 
 
 def layers(out: Outgoing) -> list[Layer]:

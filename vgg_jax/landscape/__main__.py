@@ -33,10 +33,12 @@ def main(argv: Sequence[str]) -> None:
     if config.model.whitening or config.augment.small_size or config.optimizer.name == "muon":
         zero = "config.model.whitening=0 and config.augment.small_size=0"
         raise UserError(f"the study needs {zero}, and an optimizer with one learning rate, not muon")
+    if any(code.of(config, name) for name in code.TRAINING):
+        raise UserError("the study takes a network and data of one's own, but no other functions")
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
     splits = load(config)
-    if code.of(config).get_model:
+    if code.of(config, "get_model"):
         networks.check(config, len(splits["train"].class_names))
     if 2 * config.landscape.images > len(splits["train"]):
         raise UserError(
@@ -96,7 +98,7 @@ def _draw(stage: str, both: dict[str, Arrays], config: Config, workdir: Path) ->
 
 
 def _note(config: Config, train_images: int, found: dict[str, dict[str, Arrays]]) -> str:
-    f, given, own = config.landscape, config.optimizer, code.of(config).get_model
+    f, given, own = config.landscape, config.optimizer, code.of(config, "get_model")
     name = "own network" if own else f"VGG {config.model.stages}, width {config.model.width:g}"
     steps = "; ".join(
         f"{pictures.LABELS[kind]} after {verdict.spread(arrays['step'].tolist())} steps, then "

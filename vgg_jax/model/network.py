@@ -23,7 +23,7 @@ def make_model(config: Config, num_classes: int, axis_name: str = "") -> nn.Modu
 
     Raises: UserError when `get_model` returns something else.
     """
-    if get_model := code.of(config).get_model:
+    if get_model := code.of(config, "get_model"):
         with code.blamed(config, "the network"):
             model = get_model(config, num_classes)
         if not isinstance(model, nn.Module):
@@ -38,7 +38,7 @@ def check(config: Config, num_classes: int) -> None:
 
     Raises: UserError when it fails, or gives something else than logits [N, num_classes].
     """
-    if not code.of(config).get_model:
+    if not code.of(config, "get_model"):
         return
     sides, key, found = [config.data.image_size, config.augment.small_size], jax.random.key(0), []
     model = make_model(config, num_classes)
@@ -102,6 +102,6 @@ def totals(model: nn.Module, image_size: int) -> dict[str, int]:
 def line(config: Config, num_classes: int) -> str:
     """One line that describes a config's network."""
     total = totals(make_model(config, num_classes), config.data.image_size)
-    own = code.of(config).get_model
+    own = code.of(config, "get_model")
     name = "own network" if own else f"VGG {config.model.stages}, BatchNorm {config.model.batch_norm}"
     return f"{name}: {total['parameters']:,} parameters, {total['multiply_adds'] / 1e6:,.1f} M multiply-adds an image"

@@ -17,7 +17,7 @@ from vgg_jax.runs.lock import lock
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError, does_something
 from vgg_jax.settings.fields import Config
-from vgg_jax.training import processes, sharding
+from vgg_jax.training import own, processes, sharding
 from vgg_jax.training.optim import goes_on
 
 # Fields that may differ when a run resumes: they change no result.
@@ -50,9 +50,10 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
         )
     sharding.place(config)
     network.check(config, len(data["train"].class_names))
+    own.check(config, data["train"])
     make(workdir)
     with lock(workdir):
-        if os.path.exists(workdir / "config.json"):
+        if os.path.exists(workdir / "config.json") and (_has_begun(workdir) or not processes.is_first()):
             _check_same(workdir, config, describe(data))
         elif processes.is_first():
             there = str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
@@ -61,6 +62,12 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
             write(workdir / "config.json", configs.to_json(config))
         else:
             raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
+
+
+def _has_begun(workdir: Path) -> bool:
+    """Whether a start left more than its description, so that there is something to lose."""
+    description = ("config.json", "run.json", ".lock")
+    return any(file.is_file() and file.name not in description for file in workdir.rglob("*"))
 
 
 def make(workdir: Path) -> None:

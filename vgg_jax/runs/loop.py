@@ -26,6 +26,7 @@ from vgg_jax.runs.log import Record
 from vgg_jax.runs.resuming import common_step
 from vgg_jax.runs.run import Run
 from vgg_jax.runs.weights import start_from
+from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import warmup_epochs
@@ -150,7 +151,7 @@ class _Loop:
 
     def _say_what_begins(self, step: int) -> None:
         asked, warmup = self.config.schedule.warmup_epochs, warmup_epochs(self.config)
-        if warmup != asked:
+        if warmup != asked and not code.of(self.config, "get_schedule"):
             print(f"a warm-up of {asked:g} epochs would fill the run; it is cut to {warmup:g}")
         begun = "resumed" if step else "started"
         print(f"{begun} at step {step} of {self.recipe.total_steps}, compiling", flush=True)

@@ -24,7 +24,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
     processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given))
     print(network.line(config, len(found["train"].class_names)))
-    name = "own data" if given or code.of(config).get_data else config.data.name
+    name = "own data" if given or code.of(config, "get_data") else config.data.name
     print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
     print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
     summary = fit(config, found, workdir)

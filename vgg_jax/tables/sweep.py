@@ -28,7 +28,7 @@ def plan(source: str, overrides: Mapping[str, str], seeds: int, workdir: Path) -
     for changes in files.sweep(source):
         config, name = configs.override(base, changes), name_of(changes)
         configs.check_trains(config)
-        if not config.data.validation_size and not code.of(config).get_data:
+        if not config.data.validation_size and not code.of(config, "get_data"):
             raise UserError(f"{NEEDS}: set config.data.validation_size, as 5000 of CIFAR-10")
         if name in jobs:
             raise UserError(f"sweep() of {source} yields {name} twice")

@@ -103,7 +103,7 @@ def _source(config: Config) -> str:
     """A key that is equal for configs with the same data; `get_data` may read any field, but the seed is no data."""
     fields: Any = config
     every = fields.to_dict()
-    return json.dumps(every | {"seed": 0} if code.of(config).get_data else every["data"])
+    return json.dumps(every | {"seed": 0} if code.of(config, "get_data") else every["data"])
 
 
 def write(result: dict[str, Any], text: str, results: Path) -> None:

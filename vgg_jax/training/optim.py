@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
+
+
+def make_parts(config: Config, steps_per_epoch: int) -> tuple[optax.Schedule, Any, Callable[..., jax.Array]]:
+    """The schedule, the optimizer and the loss: those of the config's own file, else ours."""
+    schedule = code.make(config, "get_schedule", make_schedule, steps_per_epoch)
+    optimizer = code.make(config, "get_optimizer", make_optimizer, schedule)
+    return schedule, optax.with_extra_args_support(optimizer), code.make(config, "get_loss", make_loss)
 
 
 def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
@@ -48,7 +56,7 @@ def warmup_epochs(config: Config) -> float:
 
 def goes_on(config: Config, longer: Config) -> bool:
     """Whether a run of more epochs has this one's learning rates and image sizes in this one's epochs."""
-    if config.augment.small_size and config.augment.small_part < 1:
+    if code.of(longer, "get_schedule") or (config.augment.small_size and config.augment.small_part < 1):
         return False
     return warmup_epochs(config) == warmup_epochs(longer) and config.schedule.name in ("constant", "step", "milestones")
 

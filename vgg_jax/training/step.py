@@ -16,7 +16,7 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.model.network import make_model
 from vgg_jax.settings.config import micro_batches
 from vgg_jax.settings.fields import Config
-from vgg_jax.training.optim import make_loss, make_optimizer, make_schedule
+from vgg_jax.training.optim import make_parts
 from vgg_jax.training.resizing import small_at_first
 from vgg_jax.training.sharding import ONE_DEVICE, Placement
 
@@ -71,10 +71,9 @@ class Recipe(NamedTuple):
 
 def make_recipe(config: Config, num_classes: int, train_size: int, axis_name: str = "") -> Recipe:
     steps = train_size // config.train.batch_size
-    schedule = make_schedule(config, steps)
     model = make_model(config, num_classes, axis_name)
-    optimizer = make_optimizer(config, schedule)
-    loss, slices, total = make_loss(config), micro_batches(config), steps * config.train.epochs
+    schedule, optimizer, loss = make_parts(config, steps)
+    slices, total = micro_batches(config), steps * config.train.epochs
     side, part = config.augment.small_size, config.augment.small_part
     small = side, round(part * total) if side else 0
     return Recipe(model, axis_name, schedule, optimizer, loss, slices, config.train.average, small, steps, total)
