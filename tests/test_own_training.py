@@ -19,7 +19,6 @@ from vgg_jax.datasets.batches import make_get_batch
 from vgg_jax.landscape import __main__ as landscape
 from vgg_jax.runs import run as runs
 from vgg_jax.settings import config as configs
-from vgg_jax.training.optim import goes_on
 from vgg_jax.training.step import make_recipe
 
 EXAMPLE = ROOT / "examples" / "training.py"
@@ -57,6 +56,9 @@ def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path,
     record = json.loads((trained / "config.json").read_text())["code"]
     assert {name for name, its in record.items() if its is True} == {"schedule", "optimizer", "loss", "augment"}
     evaluate.main(["--workdir", str(trained)])  # the network and the data are ours: no file is needed
+    (tmp_path / "more.py").write_text(EXAMPLE.read_text() + "\n\nget_metrics = get_loss\n")
+    record_of = vgg_jax.load(trained, config=tmp_path / "more.py").config.code.to_dict()
+    assert record_of["file"] == "more.py" and record_of.keys() == record.keys()
     log_point = runs.Run.log_point
 
     def log_then_stop(self, *rest):
@@ -68,7 +70,7 @@ def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path,
         once.setattr(runs.Run, "log_point", log_then_stop)
         main.main([*GIVEN, *stopped])
     ends(main.main, ["--config", "quickstart", *flags(SMALL), *stopped], "code.loss (True there, None now)")
-    with pytest.raises(vgg_jax.UserError, match="holds a run of 2 epochs whose learning rate"):
+    with pytest.raises(vgg_jax.UserError, match="whose learning rate or image size may depend on their number"):
         main.main([*GIVEN, *stopped, "--config.train.epochs=3"])
     main.main([*GIVEN, *stopped])
     expected, got = contents(trained), contents(tmp_path / "run")
@@ -77,21 +79,17 @@ def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path,
     assert without_timing(trained) == without_timing(tmp_path / "run")
 
 
-def test_without_its_own_schedule_a_run_can_be_longer(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        QUICKSTART + "def get_optimizer(config, schedule):\n    return optax.sgd(schedule)\n"
-    )
-    own = configs.load(tmp_path / "mine.py", {"schedule.name": "constant"})
-    assert goes_on(own, configs.override(own, {"train.epochs": 99}))
-    assert not goes_on(configs.load(EXAMPLE), configs.load(EXAMPLE, {"schedule.name": "constant", "train.epochs": 99}))
-
-
 @pytest.mark.parametrize(("text", "words"), [
     ("def get_loss(config):\n    return lambda logits, labels: logits.mean()\n", "it must give (2,), the loss of each"),
     ("def get_optimizer(config, schedule):\n    return optax.lionn()\n", "get_optimizer of mine.py fails: line 7"),
     ("def get_augment(config):\n    return lambda key, images: images.nosuch\n", "training of mine.py fails: line 7"),
     ("def get_schedule(config):\n    return 0.1\n", "get_schedule of mine.py fails: TypeError"),
     ("def get_schedule(config, steps):\n    return 0.1\n", "training of mine.py fails: TypeError"),
+    ("def get_optimizer(config, schedule):\n    return schedule\n", "training of mine.py fails: "),
+    ("def get_augment(config):\n    return lambda key, images: images[:1]\n", "it must give the same shape"),
+    *((f"def {name}({given}):\n    pass\n", f"{name} of mine.py returns nothing") for name, given in (
+        ("get_schedule", "config, steps"), ("get_optimizer", "config, schedule"), ("get_loss", "config"),
+        ("get_augment", "config"))),
 ])  # fmt: skip
 def test_what_cannot_work_is_named_before_training(text, words, tmp_path, ends):  # noqa: F811
     (tmp_path / "mine.py").write_text(QUICKSTART + text)
@@ -102,6 +100,8 @@ def test_what_cannot_work_is_named_before_training(text, words, tmp_path, ends):
 def test_a_misspelt_name_is_hinted_at(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(QUICKSTART + "def get_optimiser(config, schedule):\n    pass\n")
     assert "code" not in configs.load(tmp_path / "mine.py")
+    (tmp_path / "none.py").write_text(QUICKSTART + "get_model = None\n")
+    assert "code" not in configs.load(tmp_path / "none.py")
     assert capsys.readouterr().err == "mine.py: nothing calls get_optimiser; did you mean get_optimizer?\n"
 
 

@@ -125,7 +125,7 @@ def _read_pytorch(file: Path) -> Arrays:
 def _is_pickle(file: Path) -> bool:
     """Whether a file begins as a pickle does, bare or in a zip file."""
     with open(file, "rb") as opened:
-        return opened.read(2)[:1] in (b"\x80", b"P")
+        return opened.read(1) in (b"\x80", b"P")
 
 
 def _numpy(tensor: Any) -> np.ndarray:

@@ -35,7 +35,8 @@ def evaluations(runs: Sequence[RunFiles], plots: Plots) -> Html:
 
 def evaluate(run: RunFiles) -> str:
     """The command that scores a run."""
-    own = ["--config", str(run.config["code.file"])] if "code.file" in run.config else []
+    needed = run.config.get("code.model") or run.config.get("code.data")
+    own = ["--config", str(run.config.get("code.file"))] if needed else []
     return shlex.join(["vgg-jax", "evaluate", "--workdir", str(run.folder), *own])
 
 

@@ -53,7 +53,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
     own.check(config, data["train"])
     make(workdir)
     with lock(workdir):
-        if os.path.exists(workdir / "config.json") and (_has_begun(workdir) or not processes.is_first()):
+        if os.path.exists(workdir / "config.json"):
             _check_same(workdir, config, describe(data))
         elif processes.is_first():
             there = str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
@@ -64,10 +64,12 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
             raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
 
 
-def _has_begun(workdir: Path) -> bool:
-    """Whether a start left more than its description, so that there is something to lose."""
-    description = ("config.json", "run.json", ".lock")
-    return any(file.is_file() and file.name not in description for file in workdir.rglob("*"))
+def take_back(workdir: Path) -> None:
+    """Delete the description of a run that ended before it had saved anything, so that another can begin there."""
+    earned = [*workdir.glob("latest/[0-9]*"), *workdir.glob("best/[0-9]*"), *workdir.glob("metrics.jsonl")]
+    if processes.is_first() and not earned:
+        for name in ("config.json", "run.json", "start.json"):
+            (workdir / name).unlink(missing_ok=True)
 
 
 def make(workdir: Path) -> None:
@@ -105,9 +107,9 @@ def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
         raise UserError(
-            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate or image size depends on their "
-            f"number (config.schedule, config.augment.small_part), so it cannot go on to {new['train.epochs']}; "
-            "give another --workdir"
+            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate or image size may depend on "
+            "their number (config.schedule, config.augment.small_part, functions of your own), so it cannot go on to "
+            f"{new['train.epochs']}; give another --workdir"
         )
     if differing and not longer:
         listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)

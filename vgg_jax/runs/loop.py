@@ -125,7 +125,7 @@ class _Loop:
                 n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
                     state = run_chunk(state, on_device, np.int32(n))
-                    sums = split(jax.device_get(state.sums), len(self.runs))
+                    sums = jax.device_get(split(state.sums, len(self.runs)))
                 step += n
                 for run, one in zip(self.runs, sums):
                     run.check_finite(one)

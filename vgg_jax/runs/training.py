@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from vgg_jax.console.errors import RunFailed, Stopped
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
@@ -22,12 +23,20 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     tracking.check(config)
     given = splits is not None
     found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
+    fresh = not (workdir / "config.json").exists()
     processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given))
     print(network.line(config, len(found["train"].class_names)))
     name = "own data" if given or code.of(config, "get_data") else config.data.name
     print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
     print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
-    summary = fit(config, found, workdir)
+    try:
+        summary = fit(config, found, workdir)
+    except (RunFailed, Stopped):
+        raise
+    except Exception:
+        if fresh:
+            directory.take_back(workdir)
+        raise
     for protocol, result in summary["protocols"].items():
         if result:
             print(f"{protocol:>9}: test accuracy {result['test_accuracy']:.2%} (epoch {result['epoch']})")

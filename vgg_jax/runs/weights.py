@@ -33,7 +33,7 @@ def start_from(config: Config, workdir: Path, state: TrainState, placement: Plac
         return state
     source = path(config.train.start_from)
     its_config, facts = directory.read_run(source)
-    if any(code.of(config, name) for name in code.NAMES):
+    if code.of(config, "get_model"):
         its_config = configs.with_code(its_config, config)
     its_classes = len(facts["class_names"])
     step, _, variables = load_model(source, "latest", its_config, its_classes)

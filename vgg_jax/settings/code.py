@@ -31,7 +31,7 @@ def register(module: ModuleType, file: Path, sha256: str) -> dict[str, Any]:
     for name in vars(module):
         if name.startswith("get_") and name not in ("get_config", *NAMES) and (meant := suggest(name, NAMES, 0.9)):
             print(f"{file.name}: nothing calls {name}{meant}", file=sys.stderr)
-    has = {name.removeprefix("get_"): True for name in NAMES if hasattr(module, name)}
+    has = {name.removeprefix("get_"): True for name in NAMES if callable(getattr(module, name, None))}
     if not has:
         return {}
     _known[sha256] = module
@@ -46,9 +46,10 @@ def of(config: Any, name: str) -> Callable[..., Any] | None:
     group: Any = config.get("code")
     if not group or not group.get(name.removeprefix("get_")):
         return None
-    if group.sha256 not in _known:
+    own = getattr(_known.get(group.sha256), name, None)
+    if own is None:
         raise UserError(f"{name} of this run has to come from {group.file}: give that file as --config")
-    return getattr(_known[group.sha256], name)
+    return own
 
 
 @contextlib.contextmanager
@@ -78,7 +79,10 @@ def make(config: Any, name: str, ours: Callable[..., Any], *given: Any) -> Any:
     if not (own := of(config, name)):
         return ours(config, *given)
     with blamed(config, name):
-        return own(config, *given)
+        made = own(config, *given)
+    if made is None:
+        raise UserError(f"{name} of {config.code.file} returns nothing")
+    return made
 
 
 def blame(error: Exception, file: str) -> str:

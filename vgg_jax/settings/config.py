@@ -81,8 +81,10 @@ def _text(given: Any) -> str:
 
 
 def with_code(config: Config, other: Config) -> Config:
-    """config with the functions of the file that other came from."""
-    return _typed(FrozenConfigDict(_untyped(config).to_dict() | {"code": _untyped(other).code.to_dict()}))
+    """config with its own functions taken from the file that other came from."""
+    plain, file = _untyped(config).to_dict(), _untyped(other).code
+    its = plain.get("code", {}) | {"file": file.file, "sha256": file.sha256}
+    return _typed(FrozenConfigDict(plain | {"code": its}))
 
 
 def without(config: Config, name: str) -> Config:

@@ -56,7 +56,9 @@ def warmup_epochs(config: Config) -> float:
 
 def goes_on(config: Config, longer: Config) -> bool:
     """Whether a run of more epochs has this one's learning rates and image sizes in this one's epochs."""
-    if code.of(longer, "get_schedule") or (config.augment.small_size and config.augment.small_part < 1):
+    if any(code.of(longer, name) for name in code.TRAINING):  # they may read train.epochs
+        return False
+    if config.augment.small_size and config.augment.small_part < 1:
         return False
     return warmup_epochs(config) == warmup_epochs(longer) and config.schedule.name in ("constant", "step", "milestones")
 

@@ -20,13 +20,18 @@ def check(config: Config, dataset: Dataset) -> None:
     if not any(code.of(config, name) for name in code.TRAINING):
         return
     classes, shape = len(dataset.class_names), dataset.images.shape
-    recipe = make_recipe(config, classes, len(dataset))
-    image = jax.ShapeDtypeStruct((1, *shape[1:]), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *shape[1:]), jnp.float32)
     data = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32)}
     with code.blamed(config, "training"):
+        recipe = make_recipe(config, classes, len(dataset))
         jax.eval_shape(recipe.schedule, 0)
-        each = jax.eval_shape(recipe.loss, jnp.zeros((2, classes)), jnp.zeros(2, jnp.int32))
+        given = jax.ShapeDtypeStruct((2, classes), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+        each = jax.eval_shape(recipe.loss, *given)
         if getattr(each, "shape", None) != (2,):
             raise UserError(f"get_loss gives {each} for 2 examples; it must give (2,), the loss of each")
-        state = jax.eval_shape(functools.partial(init_state, recipe, 0), image)
+        augment = code.make(config, "get_augment", lambda _: lambda key, images: images)
+        augmented = jax.eval_shape(augment, jax.random.key(0), images)
+        if getattr(augmented, "shape", None) != images.shape:
+            raise UserError(f"get_augment gives {augmented} for images {images.shape}; it must give the same shape")
+        state = jax.eval_shape(functools.partial(init_state, recipe, 0), images)
         jax.eval_shape(make_train_chunk(config, recipe, dataset), state, data, 1)

@@ -12,7 +12,7 @@ from vgg_jax.datasets.batches import Batch
 def small_at_first(gradients: Callable[..., Any], size: int, steps: int) -> Callable[..., Any]:
     """gradients(params, batch_stats, batch, key) -> the same with the step as a first argument; size x size at first.
 
-    One program has both sizes and takes longer to compile. Under `vmap` over runs it computes both in each step.
+    One program has both sizes and takes longer to compile.
     """
 
     def small(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> Any:

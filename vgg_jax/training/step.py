@@ -86,7 +86,7 @@ def first_images(config: Config, dataset: Dataset) -> jax.Array:
 
 
 def init_state(recipe: Recipe, seed: jax.typing.ArrayLike, images: jax.Array | np.ndarray = _NO_IMAGES) -> TrainState:
-    """The state before the first step. images: `first_images`; vmap over seed for several states at once."""
+    """The state before the first step. images: `first_images`."""
     key = jax.random.key(seed)
     variables = recipe.model.init(jax.random.fold_in(key, INIT), images, train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
