@@ -4,6 +4,7 @@ python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] 
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     splits = load(config)
     if code.of(config, "get_model"):
         networks.check(config, len(splits["train"].class_names))
-    if 2 * config.landscape.images > len(splits["train"]) and not (workdir / "config.json").exists():
+    if 2 * config.landscape.images > len(splits["train"]) and not os.path.exists(workdir / "config.json"):
         raise UserError(
             f"config.landscape.images is more than half of the {len(splits['train'])} training images, and the study "
             "chooses the networks at equal loss on as many others"

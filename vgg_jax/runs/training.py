@@ -1,5 +1,6 @@
 """Train a run in its directory, from its config to its summary."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     tracking.check(config)
     given = splits is not None
     found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
-    fresh = not (workdir / "config.json").exists()
+    fresh = not os.path.exists(workdir / "config.json")
     processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given))
     print(network.line(config, len(found["train"].class_names)))
     name = "own data" if given or code.of(config, "get_data") else config.data.name
