@@ -182,6 +182,8 @@ def pytorch_lacks(config: Any) -> str:
         return "only with cross-entropy"
     if code.of(config, "get_model"):
         return "only with a VGG"
+    if any(code.of(config, name) for name in code.TRAINING):
+        return "only with our optimizers and losses"
     return ""
 
 

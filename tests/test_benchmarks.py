@@ -99,6 +99,7 @@ def test_who_takes_part():
         ("vgg_a_dropout_bn_res", {}, ""),
         ("vgg_a_mse", {}, "cross-entropy"),
         ("../examples/resnet", {}, "only with a VGG"),
+        ("../examples/training", {}, "only with our optimizers and losses"),
     ],
 )
 def test_why_pytorch_is_left_out(name, fields, why, monkeypatch):

@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     splits = load(config)
     if code.of(config, "get_model"):
         networks.check(config, len(splits["train"].class_names))
-    if 2 * config.landscape.images > len(splits["train"]) and not os.path.exists(workdir / "config.json"):
+    begun = os.path.exists(workdir / "config.json")  # perhaps by an earlier version, which allowed it
+    if 2 * config.landscape.images > len(splits["train"]) and not begun:
         raise UserError(
             f"config.landscape.images is more than half of the {len(splits['train'])} training images, and the study "
             "chooses the networks at equal loss on as many others"

@@ -13,6 +13,7 @@ from vgg_jax.console.flags import path
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import numerics, origin
+from vgg_jax.runs.damage import saved_steps
 from vgg_jax.runs.lock import lock
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError, does_something
@@ -66,7 +67,7 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
 
 def take_back(workdir: Path) -> None:
     """Delete the description of a run that ended before it had saved anything, so that another can begin there."""
-    earned = [*workdir.glob("latest/[0-9]*"), *workdir.glob("best/[0-9]*"), *workdir.glob("metrics.jsonl")]
+    earned = saved_steps(workdir) or saved_steps(workdir, "best") or (workdir / "metrics.jsonl").exists()
     if processes.is_first() and not earned:
         for name in ("config.json", "run.json", "start.json"):
             (workdir / name).unlink(missing_ok=True)
