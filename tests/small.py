@@ -18,7 +18,7 @@ from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 
 ROOT = Path(__file__).parent.parent
-TIMING = ("images_per_second", "trained_together", "seconds")  # the fields of a record that a repetition changes
+TIMING = ("images_per_second", "seconds")  # the fields of a record that a repetition changes
 ALL = "VGG_JAX_ALL" in os.environ  # `make test-all`: the tests in full size
 
 SHIPPED = "VGG_JAX_SHIPPED" in os.environ  # `make test-all`: some tests compile as users do

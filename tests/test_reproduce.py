@@ -1,15 +1,17 @@
-"""Tables: several seeds at once, skipping finished runs, resuming, printing."""
+"""Tables: several seeds, shared work, skipping finished runs, resuming, printing."""
 
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import jax
 import numpy as np
 import pytest
-from small import OWN_NETWORK, ROOT, SMALL, flags
+from small import OWN_NETWORK, PYTHONPATH, QUICK, ROOT, SMALL, flags
 from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
@@ -18,6 +20,8 @@ from vgg_jax import main, reproduce
 from vgg_jax.console.errors import RunFailed, Stopped, UserError
 from vgg_jax.runs import loop as fit
 from vgg_jax.runs.damage import saved_steps
+from vgg_jax.runs.directory import read_summary
+from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import read
 from vgg_jax.runs.run import Run
 from vgg_jax.settings import code, config as configs
@@ -35,42 +39,39 @@ def arguments(root, rows="vgg_light", seeds=2, fields=SHORT, more=()):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A row with two seeds, trained together."""
+    """A row with two seeds."""
     root = tmp_path_factory.mktemp("table")
     reproduce.main(arguments(root))
     return root
 
 
-def test_seeds_trained_together_are_those_trained_alone(done, tmp_path):
-    """Equal except for rounding: two programs fuse different multiplications and additions."""
-    for seed in (0, 1):
-        alone, run = tmp_path / f"seed{seed}", done / "runs" / "vgg_light" / f"seed{seed}"
-        fields = SHORT | {"seed": str(seed)}
-        main.main(["--config", "configs/vgg_light.py", "--workdir", str(alone), *flags(fields)])
-        together, apart = without_timing(run), without_timing(alone)
-        assert len(together) == len(apart) == 2
-        for ours, theirs in zip(together, apart):
-            assert ours == pytest.approx(theirs, rel=1e-5)
-        ours, theirs = contents(run), contents(alone)
-        assert ours.keys() == theirs.keys()
-        for path in ours:
-            np.testing.assert_allclose(ours[path], theirs[path], atol=1e-5, err_msg=path)
-    assert [record["trained_together"] for record in read(done / "runs/vgg_light/seed1")] == [2, 2]
+def assert_same_run(run, other):
+    assert without_timing(run) == without_timing(other)
+    ours, theirs = contents(run), contents(other)
+    assert ours.keys() == theirs.keys()
+    for path in ours:
+        np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+
+
+def test_a_run_of_a_table_is_an_ordinary_run(done, tmp_path):
+    fields = flags(SHORT | {"seed": "1"})
+    main.main(["--config", "configs/vgg_light.py", "--workdir", str(tmp_path / "alone"), *fields])
+    assert len(read(tmp_path / "alone")) == 2
+    assert_same_run(done / "runs/vgg_light/seed1", tmp_path / "alone")
 
 
 def test_a_finished_row_is_not_trained_again(done, monkeypatch, capsys):
-    monkeypatch.setattr(train, "fit_together", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
     reproduce.main(arguments(done))
     assert "VGG_Light (`vgg_light.py`)" in capsys.readouterr().out
 
 
-def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_path, monkeypatch):
-    """A kill between the saves of two seeds: both resume from the step that they have in common."""
-    saves, save = [], Run.save
+def test_a_table_that_is_cut_off_ends_as_it_would_have(done, tmp_path, monkeypatch, capsys):
+    """In the first save of the second seed."""
+    save = Run.save
 
     def failing(self, *given):
-        saves.append(self.config.seed)
-        if len(saves) == 4:  # the second save of the second seed
+        if self.config.seed == 1 and saved_steps(self.workdir):
             raise KeyboardInterrupt
         save(self, *given)
 
@@ -78,16 +79,40 @@ def test_seeds_cut_off_at_different_steps_end_where_they_would_have(done, tmp_pa
     monkeypatch.setattr(Run, "save", failing)
     with pytest.raises(KeyboardInterrupt):
         reproduce.main(arguments(tmp_path))
-    steps = [max(saved_steps(tmp_path / f"runs/vgg_light/seed{s}")) for s in (0, 1)]
-    assert steps[0] > steps[1] > 0
+    assert read_summary(tmp_path / "runs/vgg_light/seed0") and not read_summary(tmp_path / "runs/vgg_light/seed1")
     monkeypatch.setattr(Run, "save", save)
+    capsys.readouterr()
     reproduce.main(arguments(tmp_path))
+    out = capsys.readouterr().out
+    assert "run 2 of 2: vgg_light, seed 1\n" in out and "run 1" not in out and "resumed at step" in out
     for seed in (0, 1):
-        run, whole = (root / f"runs/vgg_light/seed{seed}" for root in (tmp_path, done))
-        assert without_timing(run) == without_timing(whole)
-        ours, theirs = contents(run), contents(whole)
-        for path in theirs:
-            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+        assert_same_run(tmp_path / f"runs/vgg_light/seed{seed}", done / f"runs/vgg_light/seed{seed}")
+
+
+def test_a_run_in_another_process_is_left_to_it(tmp_path, capsys):
+    """It is no error, and the other runs are trained."""
+    held, other = (tmp_path / f"runs/vgg_light/seed{seed}" for seed in (0, 1))
+    held.mkdir(parents=True)
+    with lock(held):
+        reproduce.main(arguments(tmp_path))
+    assert f"{held} is left to the process that trains it" in capsys.readouterr().out
+    assert read_summary(held) is None and read_summary(other)
+    reproduce.main(arguments(tmp_path))
+    assert read_summary(held)
+
+
+def test_two_processes_share_a_table(tmp_path):
+    """Started at once, they train each run once, and the last to end writes the whole table."""
+    program = QUICK + "from vgg_jax import reproduce\nfrom vgg_jax.console import errors\nerrors.run(reproduce.main)\n"
+    argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd")
+    environment, pipe = os.environ | {"PYTHONPATH": PYTHONPATH}, subprocess.PIPE
+    command = [sys.executable, "-c", program, *argv]
+    both = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(out.count("started at step 0") for out, _ in said) == 4, said
+    rows = json.loads((tmp_path / "results/project2.json").read_text())["rows"]
+    assert [len(row["runs"]) for row in rows if row["runs"]] == [2, 2]
 
 
 def test_the_json_says_what_the_runs_say(done):
@@ -143,37 +168,12 @@ def test_mean_and_deviation():
     assert tables.spread([]) == ""
 
 
-def test_seconds_are_shared_by_those_trained_together():
-    records = [{"seconds": 60.0, "trained_together": 3}, {"seconds": 90.0, "trained_together": 2}, {"seconds": 91.0}]
-    assert tables.seconds(records) == 20 + 15 + 1
-    assert tables.seconds([]) == 0
-
-
-def test_fewer_seeds_at_once_when_memory_is_short(monkeypatch, capsys):
-    trained = []
-
-    def fit_together(configs, splits, workdirs):
-        if len(configs) > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        trained.extend(configs)
-
-    monkeypatch.setattr(train, "fit_together", fit_together)
-    train._train_group([(i, None) for i in range(3)], {})
-    assert trained == [0, 1, 2]
-    assert "not enough memory for 3 seeds at once; going on with 1 at once" in capsys.readouterr().out
-
-
-def test_one_seed_too_large_for_the_memory_costs_no_other_row(tmp_path, monkeypatch, ends):  # noqa: F811
-    tried = []
-
-    def fit_together(configs, splits, workdirs):
-        tried.append(len(configs))
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-
-    monkeypatch.setattr(train, "fit_together", fit_together)
+def test_a_run_too_large_for_the_memory_costs_no_other(tmp_path, monkeypatch, ends):  # noqa: F811
+    fit = Mock(side_effect=jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    monkeypatch.setattr(train, "fit", fit)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=1)
-    ends(reproduce.main, argv, "vgg_light: the device has not enough memory", "vgg_a_bn_sgd: the device", "micro_batch")
-    assert tried == [1, 1]
+    ends(reproduce.main, argv, "vgg_light, seed 0: the device has not enough", "vgg_a_bn_sgd, seed 0", "micro_batch")
+    assert fit.call_count == 2
 
 
 def test_a_table_is_written_beside_its_runs_unless_told_otherwise(done, monkeypatch, tmp_path):
@@ -200,37 +200,28 @@ def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
 
 
 def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  # noqa: F811
+    """And the first seeds of all rows come before the second ones."""
     trained = []
 
-    def fit_together(configs, splits, workdirs):
-        if any(config.model.batch_norm == "none" and config.seed == 1 for config in configs):
+    def fit(config, splits, workdir):
+        if config.model.batch_norm == "none" and config.seed == 1:
             raise RunFailed("the loss is not finite at step 3")
-        trained.append([str(workdir.relative_to(tmp_path / "runs")) for workdir in workdirs])
+        trained.append(str(workdir.relative_to(tmp_path / "runs")))
 
-    monkeypatch.setattr(train, "fit_together", fit_together)
+    monkeypatch.setattr(train, "fit", fit)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=3)
-    ends(reproduce.main, argv, "error: vgg_light: the loss is not finite at step 3")
+    ends(reproduce.main, argv, "error: vgg_light, seed 1: the loss is not finite at step 3")
     assert trained == [
-        ["vgg_light/seed0"],
-        ["vgg_light/seed2"],
-        ["vgg_a_bn_sgd/seed0", "vgg_a_bn_sgd/seed1", "vgg_a_bn_sgd/seed2"],
-    ]
+        "vgg_light/seed0", "vgg_a_bn_sgd/seed0", "vgg_a_bn_sgd/seed1", "vgg_light/seed2", "vgg_a_bn_sgd/seed2",
+    ]  # fmt: skip
 
 
 def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):  # noqa: F811
-    tried = []
-
-    def fit_together(configs, splits, workdirs):
-        tried.append(len(configs))
-        raise UserError("cannot save: No space left on device")
-
-    monkeypatch.setattr(train, "fit_together", fit_together)
-    ends(
-        reproduce.main,
-        arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"),
-        "error: vgg_light: cannot save: No space left",
-    )
-    assert tried == [2]
+    fit = Mock(side_effect=UserError("cannot save: No space left on device"))
+    monkeypatch.setattr(train, "fit", fit)
+    argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd")
+    ends(reproduce.main, argv, "error: vgg_light, seed 0: cannot save: No space left")
+    assert fit.call_count == 1
 
 
 def test_a_table_trains_the_shipped_recipes(tmp_path, monkeypatch):
@@ -274,12 +265,15 @@ def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
         changes |= {"train.epochs": "1"} if number == 3 else {}
         one = configs.load(str(file), SMALL | changes)
         jobs[str(number)] = [(c, tmp_path / str(number) / str(c.seed)) for c in configs.seeded(one, 2)]
-    monkeypatch.setattr(train, "train", lambda jobs, splits: given.append(splits) or [])
+    monkeypatch.setattr(train, "fit", lambda config, splits, workdir: given.append((config.seed, splits)))
     loaded = Mock(side_effect=train.load.load)
     monkeypatch.setattr(train.load, "load", loaded)
     train.train_all(jobs)
-    assert [len(splits["train"]) for splits in given] == [64, 96, 160, 64] and loaded.call_count == 4
-    assert given[3] is given[0]  # not twice in memory
+    assert [(seed, len(splits["train"])) for seed, splits in given] == [
+        (seed, n) for seed in (0, 1) for n in (64, 96, 160, 64)
+    ]
+    assert loaded.call_count == 4
+    assert given[3][1] is given[0][1] is given[4][1]  # not twice in memory
 
 
 @pytest.mark.parametrize("case", [

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -22,10 +21,8 @@ from vgg_jax import main
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import epoch_order, make_get_batch
-from vgg_jax.datasets.load import load
-from vgg_jax.runs import directory, loop, run as runs, seal, training
+from vgg_jax.runs import run as runs, seal
 from vgg_jax.runs.log import read
-from vgg_jax.settings import config as configs
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.step import init_state, make_recipe, make_train_chunk, make_train_step
 
@@ -262,34 +259,21 @@ def test_a_run_goes_on_with_8_then_1_then_2_devices(alone, tmp_path, monkeypatch
     assert_same_run(alone, tmp_path / "run")
 
 
-def two_seeds(config, workdir):
-    """Takes the place of `training.train`: two seeds in one program, each in a folder of its own."""
-    splits, seeds = load(config), configs.seeded(config, 2)
-    folders = [workdir / str(c.seed) for c in seeds]
-    for c, folder in zip(seeds, folders):
-        processes.in_turn(f"seed {c.seed}", functools.partial(directory.open_run, folder, c, splits))
-    loop.fit_together(seeds, splits, folders)
-
-
 class Pair:
     """Two processes with two devices each, in one run."""
 
     program = (
         QUICK
         + """
-import sys, test_sharding
 from vgg_jax import main
 from vgg_jax.console import errors
-from vgg_jax.runs import loop, training
+from vgg_jax.runs import loop
 loop.CHUNK_SECONDS = 0.1
-if "--two_seeds" in sys.argv:
-    sys.argv.remove("--two_seeds")
-    training.train = test_sharding.two_seeds
 errors.run(main.main)
 """
     )
 
-    def __init__(self, workdir, *more):
+    def __init__(self, workdir):
         join = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
         flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
         given, self.files = arguments(workdir, train__save_minutes=0), []
@@ -297,7 +281,7 @@ errors.run(main.main)
         for i in (0, 1):
             self.files.append(Path(f"{workdir}.{i}.log"))
             with open(self.files[-1], "w") as log:
-                command = [sys.executable, "-c", self.program, *given, *join, f"--process_id={i}", *more]
+                command = [sys.executable, "-c", self.program, *given, *join, f"--process_id={i}"]
                 environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": PYTHONPATH}
                 self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
@@ -344,31 +328,6 @@ def test_two_processes_stop_lose_one_and_go_on(alone, tmp_path):
         assert "epoch" not in pair.log(1) and "finished:" not in pair.log(1)  # only process 0 prints
         assert "finished:" in pair.log(0)
     assert_same_run(alone, run)
-
-
-@pytest.fixture(scope="module")
-def pair_of_seeds(tmp_path_factory):
-    """Two seeds in one program on one device."""
-    workdir = tmp_path_factory.mktemp("seeds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", two_seeds)
-        main.main(arguments(workdir, train__devices=1))
-    return workdir
-
-
-def test_two_seeds_on_two_devices_are_those_of_one(pair_of_seeds, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train", two_seeds)
-    main.main(arguments(tmp_path, train__devices=2))
-    for seed in "01":
-        assert_same_run(pair_of_seeds / seed, tmp_path / seed)
-
-
-def test_two_processes_of_two_devices_train_two_seeds_as_one_process(pair_of_seeds, tmp_path):
-    with contextlib.closing(Pair(tmp_path / "run", "--two_seeds")) as pair:
-        assert pair.codes(300) == [0, 0], pair.log(0) + pair.log(1)
-    for seed in "01":
-        assert json.loads((tmp_path / "run" / seed / "summary.json").read_text())["device"].startswith("4 x cpu")
-        assert_same_run(pair_of_seeds / seed, tmp_path / "run" / seed)
 
 
 @pytest.mark.parametrize(("error", "lost"), [

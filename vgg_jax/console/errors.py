@@ -36,6 +36,10 @@ class RunFailed(UserError):
     """An error of one run that does not stop other runs: divergence, a lock, lost checkpoints."""
 
 
+class Busy(RunFailed):
+    """Another process is training in the run's directory."""
+
+
 class Stopped(Exception):
     """The run was asked to stop, by the signal `signal_number`, and has saved."""
 

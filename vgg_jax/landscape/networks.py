@@ -21,8 +21,7 @@ from vgg_jax.model.network import make_model, shapes
 from vgg_jax.runs import directory
 from vgg_jax.runs.checkpoint import load_model
 from vgg_jax.runs.log import Record
-from vgg_jax.runs.loop import Probe, fit_together
-from vgg_jax.runs.resuming import in_step
+from vgg_jax.runs.loop import Probe, fit
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training.step import Recipe, TrainState, make_recipe
@@ -87,8 +86,8 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
     recipe = make_recipe(base, len(names), len(splits["train"]))
     watch = Probe(fields.probe_steps, _watching(config, base, recipe, splits["train"], workdirs[0]))
     print(f"training {name}, BatchNorm {NETWORKS[name]}, {fields.seeds} seeds", flush=True)
-    for group in in_step(list(zip(seeded, workdirs))):
-        fit_together([c for c, _ in group], splits, [w for _, w in group], watch)
+    for one, its_workdir in zip(seeded, workdirs):
+        fit(one, splits, its_workdir, watch)
     loaded = [load_model(its_workdir, "latest", base, len(names)) for its_workdir in workdirs]
     variables = [variables for _, _, variables in loaded]
     equal = [snapshots.read(snapshots.equal_file(w), v) for w, v in zip(workdirs, variables)]

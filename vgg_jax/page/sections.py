@@ -168,14 +168,12 @@ def time(runs: Sequence[RunFiles], plots: Plots) -> Html | None:
             _number(last.get("epoch"), "g"),
             _number(last.get("images_per_second")),
             _number(run.summary.get("compiled_share"), ".0%"),
-            _number(last.get("trained_together")),
             _number(run.summary.get("parameters")),
             _number(run.summary.get("multiply_adds")),
         ]
         for run, last in zip(runs, lasts)
     ]
-    head = ("", "time", "epochs", "images/s", "in compiled programs", "runs trained together", "parameters",
-            "multiply-adds")  # fmt: skip
+    head = ("", "time", "epochs", "images/s", "in compiled programs", "parameters", "multiply-adds")
     said = "In compiled programs: their share of the last session, without compilation."
     figure = figures.time(runs)
     phases = "The last session by phase; rest: starting, pictures, earlier sessions"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from vgg_jax.console.errors import RunFailed
+from vgg_jax.console.errors import Busy
 from vgg_jax.training import processes
 
 BEAT = 10.0  # seconds between two signs of life of the process that holds a lock: it touches the file
@@ -25,7 +25,7 @@ def lock(workdir: Path) -> Iterator[None]:
     The system's own lock ends with its process, even by a crash. Not every file system has one that other hosts see, so
     the file `.lock` also says who holds it, and is touched as long as that is so.
 
-    Raises: RunFailed when another process holds it.
+    Raises: Busy when another process holds it.
     """
     if not processes.is_first():  # process 0 holds it for all
         yield
@@ -52,7 +52,7 @@ def _try(file: TextIO, workdir: Path) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
-        raise RunFailed(f"another process is training in {workdir}; give another --workdir") from None
+        raise Busy(f"another process is training in {workdir}; give another --workdir") from None
     except OSError:
         return False
 
@@ -70,7 +70,7 @@ def _read(name: Path) -> dict[str, Any]:
 def _watch(workdir: Path, holder: dict[str, Any]) -> None:
     """Return when the holder has given the lock back, or no sign of life for a while. No host's clock is compared.
 
-    Raises: RunFailed at the first sign.
+    Raises: Busy at the first sign.
     """
     name = workdir / ".lock"
     who = f"process {holder.get('process')} on {holder.get('host')}"
@@ -79,7 +79,7 @@ def _watch(workdir: Path, holder: dict[str, Any]) -> None:
     while time.monotonic() < end:
         time.sleep(BEAT / 10)
         if _touched(name) != first and _read(name):
-            raise RunFailed(f"{who} is training in {workdir} since {holder.get('since')}; give another --workdir")
+            raise Busy(f"{who} is training in {workdir} since {holder.get('since')}; give another --workdir")
 
 
 def _touched(name: Path) -> int:

@@ -1,12 +1,9 @@
-"""The training loop around the compiled chunks: progress, log points, checkpoints, stop signals.
-
-It trains one run, or several in one program that differ only in their seed.
-"""
+"""The training loop around the compiled chunks: progress, log points, checkpoints, stop signals."""
 
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +20,6 @@ from vgg_jax.model.forward import make_forward
 from vgg_jax.runs import directory, pictures
 from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import Record
-from vgg_jax.runs.resuming import common_step
 from vgg_jax.runs.run import Run
 from vgg_jax.runs.weights import start_from
 from vgg_jax.settings import code
@@ -31,16 +27,7 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes, sharding
 from vgg_jax.training.optim import warmup_epochs
 from vgg_jax.training.resizing import resized
-from vgg_jax.training.step import (
-    Recipe,
-    TrainState,
-    first_images,
-    init_state,
-    make_recipe,
-    make_train_chunk,
-    zero_sums,
-)
-from vgg_jax.training.together import join, split, together
+from vgg_jax.training.step import TrainState, first_images, init_state, make_recipe, make_train_chunk, zero_sums
 
 CHUNK_SECONDS = 2.0  # how long a chunk should take: the bar moves and stop signals are handled this often
 
@@ -55,64 +42,50 @@ class Probe(NamedTuple):
     measure: Callable[[TrainState, Batch, Path], Record]
 
 
-def fit(config: Config, data: dict[str, Dataset], workdir: Path) -> dict[str, Any]:
+def fit(config: Config, data: dict[str, Dataset], workdir: Path, probe: Probe | None = None) -> dict[str, Any]:
     """Train to the end, from the newest checkpoint if there is one; returns the summary.
 
     Raises:
-      RunFailed: the loss is not finite, or another process is training in workdir.
+      RunFailed: the loss is not finite; Busy when another process is training in workdir.
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
-    return fit_together([config], data, [workdir])[0]
-
-
-def fit_together(
-    configs: Sequence[Config], data: dict[str, Dataset], workdirs: Sequence[Path], probe: Probe | None = None
-) -> list[dict[str, Any]]:
-    """`fit` for configs that differ only in their seed, all in one program, each in its own directory.
-
-    They resume from the newest step that all have saved.
-    """
-    config, train, placement = configs[0], data["train"], sharding.place(configs[0])
+    train, placement = data["train"], sharding.place(config)
     recipe = make_recipe(config, len(train.class_names), len(train))
     forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt raised inside them.
-    with stop_signals() as stop, contextlib.ExitStack() as stack:
-        for workdir in workdirs:
-            stack.enter_context(lock(workdir))
-        runs = [
-            stack.enter_context(Run(c, data, workdir, recipe, forward, placement))
-            for c, workdir in zip(configs, workdirs)
-        ]
-        step = common_step(runs)
-        summaries = [directory.read_summary(workdir) for workdir in workdirs]
-        if step == recipe.total_steps and all(summaries):
+    with (
+        stop_signals() as stop,
+        lock(workdir),
+        Run(config, data, workdir, recipe, forward, placement) as run,
+    ):
+        step = max(run.checkpoints.steps(), default=0)
+        summary = directory.read_summary(workdir)
+        if step == recipe.total_steps and summary:
             print("already finished")
-            return [summary for summary in summaries if summary]
-        for workdir in workdirs:
-            directory.drop_summary(workdir)
-        images, init = first_images(config, train), placement.jit(functools.partial(init_state, recipe))
-
-        def begin(run: Run) -> TrainState:
-            state = init(np.uint32(run.config.seed), images)
-            return state if step else start_from(run.config, run.workdir, state, placement)
-
-        state = join([run.restore(begin(run), step) for run in runs])
-        return _Loop(config, data, recipe, runs, probe).train(state, stop)
+            return summary
+        directory.drop_summary(workdir)
+        begin = placement.jit(functools.partial(init_state, recipe))
+        state = begin(np.uint32(config.seed), first_images(config, train))
+        if not step:
+            state = start_from(config, workdir, state, placement)
+        state = run.restore(state, step)
+        return _Loop(run, probe).train(state, stop)
 
 
 class _Loop:
-    """What the loop keeps between chunks, except the state, which has a leading axis if there are several runs."""
+    """What the loop keeps between chunks, except the state."""
 
-    def __init__(self, config: Config, data: dict[str, Dataset], recipe: Recipe, runs: list[Run], probe: Probe | None):
-        self.config, self.data, self.recipe, self.runs, self.probe = config, data, recipe, runs, probe
-        self.placement = runs[0].placement
-        self.watch = Stopwatch(max(run.seconds for run in runs))
+    def __init__(self, run: Run, probe: Probe | None):
+        self.run, self.probe = run, probe
+        self.config, self.recipe, self.placement = run.config, run.recipe, run.placement
+        self.train_set = run.data["train"]
+        self.watch = Stopwatch(run.seconds)
         self.last_save = time.monotonic()
 
-    def train(self, state: TrainState, stop: list[int]) -> list[dict[str, Any]]:
+    def train(self, state: TrainState, stop: list[int]) -> dict[str, Any]:
         total, batch_size = self.recipe.total_steps, self.config.train.batch_size
-        step = int(split(state, len(self.runs))[0].step)
-        images = {"image": self.data["train"].images, "label": self.data["train"].labels}
+        step = int(state.step)
+        images = {"image": self.train_set.images, "label": self.train_set.labels}
         on_device = self.placement.replicate(images)
         if step == 0 and processes.is_first():
             self._draw_samples(on_device if jax.process_count() == 1 else images)
@@ -125,11 +98,10 @@ class _Loop:
                 n = min(chunk, self._until_pause(step))
                 with self.watch("train") as lap:
                     state = run_chunk(state, on_device, np.int32(n))
-                    sums = jax.device_get(split(state.sums, len(self.runs)))
+                    sums = jax.device_get(state.sums)
                 step += n
-                for run, one in zip(self.runs, sums):
-                    run.check_finite(one)
-                self.watch.images += n * batch_size * len(self.runs)
+                self.run.check_finite(sums)
+                self.watch.images += n * batch_size
                 progress.update(n, self._note(step, sums, n / lap.seconds))
                 if self._is_log_point(step):
                     state = self._log(state, sums, progress)
@@ -140,14 +112,14 @@ class _Loop:
         if step == total:
             self._measure(state, on_device, step)
         self._save(state)
-        self._wait()
-        where = ", ".join(str(run.workdir) for run in self.runs)
+        self.run.checkpoints.wait()
+        where = self.run.workdir
         if step < total:
             raise Stopped(f"stopped at step {step} of {total} and saved in {where}; the same command goes on", asked)
-        summaries = [run.summarise(one, self.watch) for run, one in zip(self.runs, split(state, len(self.runs)))]
+        summary = self.run.summarise(state, self.watch)
         if asked or stop:
             raise Stopped(f"asked to stop, but {where} had just finished", asked or stop[0])
-        return summaries
+        return summary
 
     def _say_what_begins(self, step: int) -> None:
         asked, warmup = self.config.schedule.warmup_epochs, warmup_epochs(self.config)
@@ -157,10 +129,9 @@ class _Loop:
         print(f"{begun} at step {step} of {self.recipe.total_steps}, compiling", flush=True)
 
     def _compile(self, state: TrainState, on_device: Batch) -> Any:
-        chunk = make_train_chunk(self.config, self.recipe, self.data["train"], self.placement)
-        function = together(chunk, len(self.runs))
+        chunk = make_train_chunk(self.config, self.recipe, self.train_set, self.placement)
         with self.watch("compile") as lap:
-            compiled = self.placement.jit(function, donate_argnums=0).lower(state, on_device, np.int32(1)).compile()
+            compiled = self.placement.jit(chunk, donate_argnums=0).lower(state, on_device, np.int32(1)).compile()
         print(f"compiled in {lap.seconds:.1f} s", flush=True)
         return compiled
 
@@ -179,11 +150,13 @@ class _Loop:
     def _measure(self, state: TrainState, on_device: Batch, step: int) -> None:
         if self.probe is None or step % self.probe.every:
             return
+        records = self.run.probes.records
+        if records and records[-1]["step"] >= step:
+            return
         try:
             with self.watch("probe"):
-                for run, one in zip(self.runs, split(state, len(self.runs))):
-                    if not run.probes.records or run.probes.records[-1]["step"] < step:
-                        run.probes.write({"step": step} | self.probe.measure(one, on_device, run.workdir))
+                found = self.probe.measure(state, on_device, self.run.workdir)
+                self.run.probes.write({"step": step} | found)
         except BaseException:
             with contextlib.suppress(Exception):  # the probe's own error is what is told
                 self._save(state)
@@ -193,45 +166,32 @@ class _Loop:
         epoch, rest = divmod(step, self.recipe.steps_per_epoch)
         return rest == 0 and (epoch % self.config.train.eval_epochs == 0 or step == self.recipe.total_steps)
 
-    def _note(self, step: int, sums: Sequence[dict[str, Any]], steps_per_second: float) -> str:
-        examples = max(sum(one["count"] for one in sums), 1)
+    def _log(self, state: TrainState, sums: Record, progress: Progress) -> TrainState:
+        """Evaluate and write a record; returns the state with its sums at zero."""
+        progress.say(self.run.log_point(state, sums, self.watch))
+        return state.replace(sums=self.placement.replicate(zero_sums()))
+
+    def _note(self, step: int, sums: Record, steps_per_second: float) -> str:
+        examples = max(sums["count"], 1)
         return (
             f"epoch {step / self.recipe.steps_per_epoch:.2f}/{self.config.train.epochs}  "
-            f"loss {sum(one['loss'] for one in sums) / examples:.4f}  "
-            f"accuracy {sum(one['correct'] for one in sums) / examples:.2%}  "
-            f"{steps_per_second * self.config.train.batch_size * len(self.runs):,.0f} images/s"
+            f"loss {sums['loss'] / examples:.4f}  accuracy {sums['correct'] / examples:.2%}  "
+            f"{steps_per_second * self.config.train.batch_size:,.0f} images/s"
         )
-
-    def _log(self, state: TrainState, sums: Sequence[dict[str, Any]], progress: Progress) -> TrainState:
-        """Write a record for every run; returns the state with its sums at zero."""
-        timing = {"images_per_second": self.watch.speed(), "trained_together": len(self.runs)}
-        states = split(state, len(self.runs))
-        for run, one, its_sums in zip(self.runs, states, sums):
-            line = run.log_point(one, its_sums, self.watch, timing)
-            progress.say(line if len(self.runs) == 1 else f"seed {run.config.seed}  {line}")
-        return join([one.replace(sums=self.placement.replicate(zero_sums())) for one in states])
 
     def _save(self, state: TrainState) -> None:
         with self.watch("save"):
-            self._wait()  # so that no run is ever more than one save behind another
-            for run, one in zip(self.runs, split(state, len(self.runs))):
-                run.save(one, self.watch.total())
+            self.run.save(state, self.watch.total())
         self.last_save = time.monotonic()
 
-    def _wait(self) -> None:
-        for run in self.runs:
-            run.checkpoints.wait()
-
     def _draw_samples(self, images: Any) -> None:
-        dataset = self.data["train"]
-        get_batch, (size, steps) = make_get_batch(self.config, dataset), self.recipe.small
+        get_batch, (size, steps) = make_get_batch(self.config, self.train_set), self.recipe.small
 
         @jax.jit
         def first_batch(seed: jax.Array, images: Batch) -> Batch:
             key, start = jax.random.key(seed), jnp.int32(0)
-            batch = get_batch(key, start, images, epoch_order(key, start, len(dataset)))
+            batch = get_batch(key, start, images, epoch_order(key, start, len(self.train_set)))
             return resized(batch, size) if steps else batch
 
-        for run in self.runs:
-            batch = jax.device_get(first_batch(np.uint32(run.config.seed), images))
-            pictures.samples(batch, dataset, run.workdir / "samples.png")
+        batch = jax.device_get(first_batch(np.uint32(self.config.seed), images))
+        pictures.samples(batch, self.train_set, self.run.workdir / "samples.png")

@@ -91,7 +91,7 @@ class Run:
             self.checkpoints.save_best(*self.unsaved_best)
             self.unsaved_best = None
 
-    def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch, timing: Record) -> str:
+    def log_point(self, state: TrainState, sums: Mapping[str, Any], watch: Stopwatch) -> str:
         """Evaluate, write a record, remember the best; returns the line to show."""
         step = int(state.step)
         record: Record = {
@@ -105,7 +105,7 @@ class Run:
             for split in ("validation", "test"):
                 if len(self.data[split]):
                     record |= self._evaluate(state, split, self.data[split])
-        record |= timing | {"seconds": watch.total()}
+        record |= {"images_per_second": watch.speed(), "seconds": watch.total()}
         if not all(math.isfinite(value) for value in record.values()):
             self._diverged(f"a loss is not finite after step {step}")
         self.log.write(record)

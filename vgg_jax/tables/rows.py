@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vgg_jax.settings import files
+from vgg_jax.settings.fields import Config
+
+Job = tuple[Config, Path]  # a run's config and its directory
 
 
 class Row(NamedTuple):

@@ -11,9 +11,9 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.evaluation.intervals import estimate
 from vgg_jax.runs import directory, log
-from vgg_jax.runs.resuming import Job
 from vgg_jax.settings import code, config as configs, files
-from vgg_jax.tables import pictures, table
+from vgg_jax.tables import pictures
+from vgg_jax.tables.rows import Job
 
 Rows = list[dict[str, Any]]
 NEEDS = "a sweep chooses on held-out images"
@@ -67,7 +67,7 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
             "seeds": [config.seed for config, _, _ in finished],
             "held_out_images": min(sizes, default=0),
             "held_out_accuracy": [records[-1]["validation_accuracy"] for _, _, records in finished],
-            "seconds": [table.seconds(records) for _, _, records in finished],
+            "seconds": [records[-1]["seconds"] for _, _, records in finished],
         })  # fmt: skip
     return sorted(rows, key=lambda row: -_mean(row["held_out_accuracy"]))
 

@@ -50,17 +50,11 @@ def _run(seed: int, workdir: Path) -> dict[str, Any]:
         "batch_size": config.train.batch_size,
         "test_accuracy": accuracy,
         "train_accuracy": summary.get("train_accuracy"),
-        "seconds": seconds(records),
+        "seconds": records[-1]["seconds"] if records else 0.0,
         "device": facts["device"],
         "commit": facts["commit"],
         "curve": [[r["epoch"], r["train_accuracy"], r["test_accuracy"]] for r in records],
     }
-
-
-def seconds(records: Sequence[log.Record]) -> float:
-    """A run's share of the time that it and the runs trained with it took."""
-    ends = [0.0, *(r["seconds"] for r in records)]
-    return sum((end - begin) / r.get("trained_together", 1) for begin, end, r in zip(ends, ends[1:], records))
 
 
 def markdown(result: dict[str, Any]) -> str:

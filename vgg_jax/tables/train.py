@@ -1,24 +1,24 @@
 """Train a table's rows over several seeds."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from vgg_jax.console import errors
-from vgg_jax.console.errors import RunFailed, UserError
+from vgg_jax.console.errors import Busy, RunFailed, UserError
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import directory
-from vgg_jax.runs.loop import fit_together
-from vgg_jax.runs.resuming import Job, in_step
+from vgg_jax.runs.loop import fit
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.tables import pictures, table
-from vgg_jax.tables.rows import Row
+from vgg_jax.tables.rows import Job, Row
 
 
 def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str, str]) -> dict[str, list[Job]]:
@@ -38,47 +38,51 @@ def count(seeds: int) -> int:
     return seeds
 
 
-def train(jobs: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
-    """Train a row's seeds; those that share a saved step and fit into memory train in one program.
-
-    Returns: an error line for each failed run.
-    """
-    unfinished = [job for job in jobs if not _finished(job[1])]
-    return [failure for group in in_step(unfinished) for failure in _train_group(group, splits)]
-
-
-def _finished(workdir: Path) -> bool:
-    return directory.read_summary(workdir) is not None
-
-
-def _train_group(group: Sequence[Job], splits: dict[str, Dataset]) -> list[str]:
-    try:
-        fit_together([config for config, _ in group], splits, [workdir for _, workdir in group])
-        return []
-    except RunFailed as error:  # one run of the group failed
-        parts = [[job] for job in group]
-        why = str(error)
-    except jax.errors.JaxRuntimeError as error:
-        if errors.OUT_OF_MEMORY not in str(error):
-            raise
-        half = len(group) // 2
-        parts = [group[:half], group[half:]]
-        why = f"not enough memory for {len(group)} seeds at once" if half else errors.LESS_MEMORY
-    if len(group) == 1:
-        return [why]
-    print(f"{why}; going on with {len(parts[0])} at once", flush=True)
-    return [failure for part in parts for failure in _train_group(part, splits)]
-
-
 def train_all(
     jobs: Mapping[str, Sequence[Job]], check: Callable[[dict[str, Dataset]], None] | None = None
 ) -> list[str]:
-    """Train row after row; returns the failures, so that one diverging run does not stop the others.
+    """Train every row's first seed, then every row's second: the whole table is there early.
 
-    check: what to ask of every row's data before any training.
+    A run that another process is training is left to it, so that several processes can share a table.
+
+    Args:
+      check: what to ask of every row's data before any training.
+
+    Returns: an error line for each run that failed; it does not stop the others.
     """
+    loaded = _prepare([job for seeded in jobs.values() for job in seeded], check)
+    runs = [(name, job) for place in zip(*jobs.values()) for name, job in zip(jobs, place)]
+    failed = []
+    for number, (name, (config, workdir)) in enumerate(runs, 1):
+        said = f"{name}, seed {config.seed}"
+        try:
+            if directory.read_summary(workdir) is None:
+                print(f"run {number} of {len(runs)}: {said}", flush=True)
+                _train(config, workdir, loaded[_source(config)])
+        except RunFailed as error:
+            failed.append(f"{said}: {error}")
+        except UserError as error:  # the disk is full
+            raise UserError("; ".join([*failed, f"{said}: {error}"])) from None
+    return failed
+
+
+def _train(config: Config, workdir: Path, splits: dict[str, Dataset]) -> None:
+    try:
+        directory.open_run(workdir, config, splits)
+        print(network.line(config, len(splits["train"].class_names)))
+        fit(config, splits, workdir)
+    except Busy:
+        print(f"{workdir} is left to the process that trains it", flush=True)
+    except jax.errors.JaxRuntimeError as error:
+        if errors.OUT_OF_MEMORY not in str(error):
+            raise
+        raise RunFailed(errors.LESS_MEMORY) from None
+
+
+def _prepare(jobs: Iterable[Job], check: Callable[[dict[str, Dataset]], None] | None) -> dict[str, dict[str, Dataset]]:
+    """The jobs' data, by `_source`; the directories are made or checked."""
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
-    for config, workdir in [job for seeded in jobs.values() for job in seeded]:
+    for config, workdir in jobs:
         key = _source(config)
         if key not in loaded:
             new = load.load(config)
@@ -86,17 +90,9 @@ def train_all(
             loaded[key] = next(same, new)  # in memory once, however many fields differ
         if check:
             check(loaded[key])
-        directory.open_run(workdir, config, loaded[key])
-    failed = []
-    for number, (name, seeded) in enumerate(jobs.items(), 1):
-        config = seeded[0][0]
-        splits = loaded[_source(config)]
-        print(f"row {number} of {len(jobs)}, {name}: {network.line(config, len(splits['train'].class_names))}")
-        try:
-            failed += [f"{name}: {failure}" for failure in train(seeded, splits)]
-        except UserError as error:  # the disk is full
-            raise UserError("; ".join([*failed, f"{name}: {error}"])) from None
-    return failed
+        with contextlib.suppress(Busy):
+            directory.open_run(workdir, config, loaded[key])
+    return loaded
 
 
 def _source(config: Config) -> str:
