@@ -1,11 +1,13 @@
 """The package used from Python, and the user's own networks and data."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import threading
 
+import jax
 import matplotlib
 import numpy as np
 import pytest
@@ -55,6 +57,19 @@ def test_a_run_knows_itself(run):
     assert run.summary["protocols"]["final"]["step"] == 15
     again = vgg_jax.train(run.config, run.workdir)  # is finished
     assert again.metrics == run.metrics
+
+
+def test_the_example_of_a_loop_trains_as_the_recipe_does(tmp_path, monkeypatch, capsys):
+    """To the last bit, and as well on the test images."""
+    config = small(model__head_dropout=(0.3, 0.3), augment__crop=2)
+    monkeypatch.setattr(vgg_jax, "config", lambda _: config)
+    found = runpy.run_path(str(ROOT / "examples" / "loop.py"))
+    lines = capsys.readouterr().out.splitlines()
+    run = vgg_jax.train(config, tmp_path / "run", data=found["splits"])
+    jax.tree.map(np.testing.assert_array_equal, found["state"].variables, run.variables)
+    assert lines == [
+        f"epoch {r['epoch']}: test accuracy {r['test_accuracy']:.2%}, loss {r['test_loss']:.4f}" for r in run.metrics
+    ]
 
 
 @pytest.mark.parametrize("size", [0, 16])
