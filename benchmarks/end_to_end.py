@@ -24,21 +24,21 @@ PHASES = ("imports", "data", "compile", "train", "evaluate", "save", "other")
 def _child(begun: float, config_file: str, overrides: dict[str, str]) -> None:
     """Time the stages of `vgg_jax.main`; the last printed line is JSON."""
     from vgg_jax.datasets import load as data
-    from vgg_jax.runs import directory, origin
+    from vgg_jax.runs import entry, origin
     from vgg_jax.runs.loop import fit
     from vgg_jax.settings import cache, config as configs
     from vgg_jax.training import sharding
 
     imports = time.time() - begun
     config = configs.load(config_file, overrides)
-    sharding.use_cores(config)
+    sharding.use_cores([config])
     cache.use()
     before = time.monotonic()
     splits = data.load(config)
     seconds = {"imports": imports, "data": time.monotonic() - before}
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
-        directory.open_run(workdir, config, splits)
+        entry.open_run(workdir, config, splits)
         summary = fit(config, splits, workdir)
     seconds |= summary["last_session_seconds"]
     seconds["other"] = time.time() - begun - sum(seconds.values())

@@ -72,7 +72,7 @@ def test_a_recipe_trains_a_step(name, tmp_path):
     (record,) = read(run)
     assert record["step"] == 1
     assert record["train_loss"] > 0 and record["learning_rate"] > 0
-    _, _, trained = load_model(run, "latest", rundir.read_run(run)[0], 2)
+    _, trained = load_model(run, "latest", rundir.read_run(run)[0], 2)
     c, data = rundir.read_run(run)[0], load(config(name, small | narrow))["train"]
     init = jax.jit(functools.partial(init_state, make_recipe(c, 2, len(data))))  # the program that the run started with
     begun = init(np.uint32(c.seed), first_images(c, data)).params

@@ -16,7 +16,7 @@ import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.datasets import load as data
 from vgg_jax.datasets.folder import read_picture
-from vgg_jax.evaluation import report as reports, trained
+from vgg_jax.evaluation import report as reports
 from vgg_jax.evaluation.opening import load
 from vgg_jax.model import forward
 from vgg_jax.runs import directory as rundir, pictures
@@ -136,7 +136,7 @@ def test_predict_names_the_class_of_a_picture(run, tmp_path, capsys, monkeypatch
     test = data.load(rundir.read_run(run)[0])["test"]
     for i in range(20):
         Image.fromarray(test.images[i]).save(tmp_path / f"{i}.png")
-    monkeypatch.setattr(trained, "EVAL_BATCH", 8)
+    monkeypatch.setattr(forward, "EVAL_BATCH", 8)
     predict.main(["--workdir", str(run), *(str(tmp_path / f"{i}.png") for i in range(20))])
     lines = capsys.readouterr().out.splitlines()
     right = sum(line.split(": ")[1].startswith(str(label)) for line, label in zip(lines, test.labels))

@@ -5,18 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import PYTHONPATH, QUICK, ROOT, SMALL, flags
+from small import PYTHONPATH, QUICK, ROOT, SMALL, config, flags
 from test_resume import contents
 
 from vgg_jax import evaluate, main
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
 from vgg_jax.runs import checkpoint, damage, seal
+from vgg_jax.training.step import init_state, make_recipe
 
 SAVING = SMALL | {"train.save_minutes": "0"}
 
@@ -42,6 +45,27 @@ def flip(file):
 
 def newest(run, kind="latest"):
     return sorted((p for p in (run / kind).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def test_a_kill_leaves_the_best_of_the_state_that_it_leaves(tmp_path, monkeypatch):
+    """`best` keeps two, so it must not be two saves ahead of the last state that is whole."""
+    sealed, write = [], seal.write
+
+    def slowly(folder):
+        time.sleep(0.3 * (folder.parent.name == "latest"))
+        write(folder)
+        sealed.append(f"{folder.parent.name} {folder.name}")
+
+    monkeypatch.setattr(seal, "write", slowly)
+    state = init_state(make_recipe(config("quickstart"), 10, 64), 0)
+    (tmp_path / "run.json").write_text("{}")  # sealed with every checkpoint
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        state = state.replace(step=jnp.int32(step))
+        checkpoints.save_best(step, state.variables)
+        checkpoints.save_latest(state)
+    checkpoints.close()
+    assert sealed == ["best 1", "latest 1", "best 2", "latest 2", "best 3", "latest 3"]
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])

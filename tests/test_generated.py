@@ -26,6 +26,7 @@ from vgg_jax import describe
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets import archive, cifar, folder as folders, load as data
 from vgg_jax.model.forward import make_forward
+from vgg_jax.model.network import make_model
 from vgg_jax.runs import checkpoint, damage, directory as rundir, seal
 from vgg_jax.settings import config as configs
 
@@ -182,7 +183,7 @@ def a_checkpoint(scene, rng, there):
     damaged.unlink() if rng.random() < 0.2 else damaged.write_bytes(mutate(before, rng))
     same = damaged.exists() and damaged.read_bytes() == before
     config, facts = rundir.read_run(run)
-    step, _, _ = checkpoint.load_model(run, which, config, len(facts["class_names"]))
+    step, _ = checkpoint.load_model(run, which, config, len(facts["class_names"]))
     assert step == steps[-1 if same else -2]
     assert (seal.fault(newest) is None) == same
 
@@ -203,7 +204,8 @@ def a_run(scene, rng, there):
         node[key] = [None, -1, 1.5, "x", [], [None], {}, True, 1e999][rng.integers(9)]
         file.write_text(json.dumps(tree))
     config, facts = rundir.read_run(run)
-    _, model, variables = checkpoint.load_model(run, "latest", config, len(facts["class_names"]))
+    _, variables = checkpoint.load_model(run, "latest", config, len(facts["class_names"]))
+    model = make_model(config, len(facts["class_names"]))
     make_forward(model, facts["mean"], facts["std"]).eval_shape(variables, np.zeros((1, 32, 32, 3), np.uint8))
 
 

@@ -559,7 +559,7 @@ def what_the_files_hold(folder):
         assert path["steps"].tolist() == [0, 3, 6] and path["plane"].shape == (5, 5, 2)
         assert path["share"].sum() <= 1.0001 and (path["axes"][:, 0] < path["walked"].min(0)).all()
         workdir, c = folder / "bn" / "seed0", configs.from_json((folder / "bn" / "seed0" / "config.json").read_text())
-        _, _, variables = load_model(workdir, "latest", c, 10)
+        _, variables = load_model(workdir, "latest", c, 10)
         start = snapshots.read_path(workdir, variables)[0].variables["params"]
         away = optax.tree.norm(jax.tree.map(jnp.subtract, start, variables["params"]))
         assert np.linalg.norm(path["walked"][0]) <= float(away) * 1.0001
@@ -571,9 +571,9 @@ def a_seed_trained_again(run, folder, monkeypatch, capsys):
     load_model, before, old = networks.load_model, modified(folder), dict(np.load(folder / "around_plain.npz"))
 
     def other(workdir, *given):
-        step, model, variables = load_model(workdir, *given)
+        step, variables = load_model(workdir, *given)
         again = (workdir.parent.name, workdir.name) == ("plain", "seed1")
-        return step, model, jax.tree.map(lambda w: w * 1.1, variables) if again else variables
+        return step, jax.tree.map(lambda w: w * 1.1, variables) if again else variables
 
     monkeypatch.setattr(networks, "load_model", other)
     without = dict(np.load(folder / "pixels_bn.npz"))

@@ -21,6 +21,9 @@ def test_scores_by_hand():
     assert got["top5_accuracy"] == 1.0
     ranks = np.tile(-np.arange(10.0), (10, 1))
     assert scores.scores(ranks, np.arange(10))["top5_accuracy"] == 0.5
+    dead = scores.scores(np.zeros((10, 10)), np.arange(10))  # all classes are equal, and the first ones are taken
+    assert (dead["accuracy"], dead["top5_accuracy"]) == (0.1, 0.5)
+    assert scores.scores(np.array([[0.0, 1000.0]]), np.array([0]))["cross_entropy"] == 1000
 
 
 def test_confusion_counts_truth_by_row():

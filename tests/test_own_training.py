@@ -52,6 +52,22 @@ def test_all_four_take_part():
     assert noise.std() == pytest.approx(0.05, rel=0.05) and abs(noise.mean()) < 0.002
 
 
+SCHEDULE_FREE = """
+def get_optimizer(config, schedule):
+    return optax.contrib.schedule_free(optax.sgd(0.0), 0.1, b1=0.5)
+"""
+
+
+def test_an_optimizer_that_keeps_the_parameters_begins_with_those_of_start_from(trained, tmp_path):
+    """At a learning rate of 0 they stay; this one steps toward the parameters that its state began with."""
+    (tmp_path / "mine.py").write_text(f"import optax.contrib\n{QUICKSTART}{SCHEDULE_FREE}")
+    fields = SMALL | {"train.start_from": str(trained), "train.epochs": "1", "model.batch_norm": "before"}
+    config = vgg_jax.config(tmp_path / "mine.py", fields)
+    run = vgg_jax.train(config, tmp_path / "run")
+    source = vgg_jax.load(trained).variables["params"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), run.variables["params"], source)
+
+
 def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path, monkeypatch, ends):  # noqa: F811
     record = json.loads((trained / "config.json").read_text())["code"]
     assert {name for name, its in record.items() if its is True} == {"schedule", "optimizer", "loss", "augment"}

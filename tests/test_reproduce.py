@@ -1,6 +1,8 @@
 """Tables: several seeds, shared work, skipping finished runs, resuming, printing."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,7 +20,7 @@ from test_resume import contents, without_timing
 import vgg_jax
 from vgg_jax import main, reproduce
 from vgg_jax.console.errors import RunFailed, Stopped, UserError
-from vgg_jax.runs import loop as fit
+from vgg_jax.runs import directory, loop as fit
 from vgg_jax.runs.damage import saved_steps
 from vgg_jax.runs.directory import read_summary
 from vgg_jax.runs.lock import lock
@@ -67,7 +69,7 @@ def test_a_finished_row_is_not_trained_again(done, monkeypatch, capsys):
 
 
 def test_a_table_that_is_cut_off_ends_as_it_would_have(done, tmp_path, monkeypatch, capsys):
-    """In the first save of the second seed."""
+    """While the second seed trains."""
     save = Run.save
 
     def failing(self, *given):
@@ -84,35 +86,87 @@ def test_a_table_that_is_cut_off_ends_as_it_would_have(done, tmp_path, monkeypat
     capsys.readouterr()
     reproduce.main(arguments(tmp_path))
     out = capsys.readouterr().out
-    assert "run 2 of 2: vgg_light, seed 1\n" in out and "run 1" not in out and "resumed at step" in out
+    assert "run 2 of 2, vgg_light, seed 1: VGG light" in out and "run 1" not in out and "resumed at step" in out
     for seed in (0, 1):
         assert_same_run(tmp_path / f"runs/vgg_light/seed{seed}", done / f"runs/vgg_light/seed{seed}")
 
 
-def test_a_run_in_another_process_is_left_to_it(tmp_path, capsys):
-    """It is no error, and the other runs are trained."""
+def test_a_run_in_another_process_is_left_to_it(tmp_path, capsys, ends):  # noqa: F811
+    """It is no error, and the other runs are trained; but a process with another config is told at once."""
     held, other = (tmp_path / f"runs/vgg_light/seed{seed}" for seed in (0, 1))
     held.mkdir(parents=True)
     with lock(held):
         reproduce.main(arguments(tmp_path))
-    assert f"{held} is left to the process that trains it" in capsys.readouterr().out
-    assert read_summary(held) is None and read_summary(other)
+        assert "\nother processes are training vgg_light, seed 0\n" in capsys.readouterr().out
+        assert read_summary(held) is None and read_summary(other)
     reproduce.main(arguments(tmp_path))
     assert read_summary(held)
+    with lock(held):
+        ends(reproduce.main, arguments(tmp_path, fields=SHORT | {"loss.label_smoothing": "0.1"}), "label_smoothing")
+
+
+def test_what_another_process_has_left_is_trained_after_the_others(tmp_path, monkeypatch):
+    """As when it was stopped in the meantime."""
+    held = tmp_path / "runs/vgg_light/seed0"
+    held.mkdir(parents=True)
+    trained, holding = [], contextlib.ExitStack()
+    holding.enter_context(lock(held))
+
+    def fit(config, splits, workdir):
+        holding.close()
+        trained.append((workdir.parent.name, config.seed))
+        directory.write_summary(workdir, {})
+
+    monkeypatch.setattr(train, "fit", fit)
+    reproduce.main(arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"))
+    assert trained == [("vgg_a_bn_sgd", 0), ("vgg_light", 1), ("vgg_a_bn_sgd", 1), ("vgg_light", 0)]
+
+
+SHARING = """
+import sys, time
+from pathlib import Path
+from vgg_jax import reproduce
+from vgg_jax.console import errors
+mine, other = map(Path, sys.argv[1:3])
+mine.touch()
+while not other.exists():
+    time.sleep(0.01)
+errors.run(reproduce.main, sys.argv[3:])
+"""
 
 
 def test_two_processes_share_a_table(tmp_path):
-    """Started at once, they train each run once, and the last to end writes the whole table."""
-    program = QUICK + "from vgg_jax import reproduce\nfrom vgg_jax.console import errors\nerrors.run(reproduce.main)\n"
-    argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd")
-    environment, pipe = os.environ | {"PYTHONPATH": PYTHONPATH}, subprocess.PIPE
-    command = [sys.executable, "-c", program, *argv]
-    both = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    """Started at the same moment, each trains some of the runs, no run is trained twice, and the table is whole."""
+    argv, pipe = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd"), subprocess.PIPE
+    started = [str(tmp_path / name) for name in "ab"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", QUICK + SHARING, *places, *argv],
+            env=os.environ | {"PYTHONPATH": PYTHONPATH}, stdout=pipe, stderr=pipe, text=True,
+        )
+        for places in (started, started[::-1])
+    ]  # fmt: skip
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sum(out.count("started at step 0") for out, _ in said) == 4, said
+    begun = [out.count("started at step 0") for out, _ in said]
+    assert sum(begun) == 4 and min(begun) > 0, said
     rows = json.loads((tmp_path / "results/project2.json").read_text())["rows"]
     assert [len(row["runs"]) for row in rows if row["runs"]] == [2, 2]
+
+
+def test_processes_that_end_at_once_write_one_table(done, tmp_path):
+    """None finds its half-written files gone."""
+    result = tables.collect("project2", TABLES["project2"], done / "runs")
+    fork = multiprocessing.get_context("spawn")
+    writers = [fork.Process(target=train.write, args=(result, "| x |", tmp_path)) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "project2.json", "project2.md", "project2_accuracy.png", "project2_curves.png",
+    ]  # fmt: skip
 
 
 def test_the_json_says_what_the_runs_say(done):

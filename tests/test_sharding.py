@@ -169,11 +169,21 @@ def test_as_many_cores_are_devices_as_divide_the_micro_batches(
     monkeypatch.setattr(sharding, "cores", lambda: cores)
     made = []
     monkeypatch.setattr(jax.config, "update", lambda *given: made.append(given))
-    sharding.use_cores(config(train__micro_batch=micro_batch), None if count else processes)
+    sharding.use_cores([config(train__micro_batch=micro_batch)], None if count else processes)
     assert made == ([("jax_num_cpu_devices", devices)] if devices > 1 else [])
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")  # the user's choice stands
-    sharding.use_cores(config(train__micro_batch=micro_batch), 1)
+    sharding.use_cores([config(train__micro_batch=micro_batch)], 1)
     assert len(made) == (devices > 1)
+
+
+def test_as_many_cores_are_devices_as_divide_the_micro_batches_of_all_rows(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(sharding, "cores", lambda: 4)
+    made = []
+    monkeypatch.setattr(jax.config, "update", lambda *given: made.append(given))
+    sharding.use_cores(config(train__micro_batch=size) for size in (8, 16, 8))  # 4, 2 and 4 of them
+    sharding.use_cores(config(train__micro_batch=size) for size in (8, 0))
+    assert made == [("jax_num_cpu_devices", 2)]
 
 
 def test_the_command_makes_cores_devices():

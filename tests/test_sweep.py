@@ -125,7 +125,7 @@ def test_an_unfinished_variation_has_an_empty_row():
     rows = [{"name": "a|b", "seeds": [], "held_out_images": 40, "held_out_accuracy": [], "seconds": []}]
     assert "| a/b |  |  |  |  |" in tables.markdown(rows)
     with pytest.raises(UserError, match="1 to 1000"):
-        train.count(1001)
+        train.check_seeds(1001)
 
 
 @pytest.mark.parametrize("name", ["modern", "speedrun_mini"])

@@ -13,7 +13,7 @@ from vgg_jax.console import errors
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.datasets.load import load
 from vgg_jax.evaluation import opening as trained
-from vgg_jax.runs import checkpoint, directory, log, loop, run
+from vgg_jax.runs import checkpoint, entry, log, loop, run
 
 NEVER = SMALL | {"train.epochs": "4", "train.save_minutes": "1e6"}
 SCORES = (0.2, 0.9, 0.4, 0.3)  # on the held-out images; the second epoch is the best
@@ -36,7 +36,7 @@ def train(tmp_path, monkeypatch):
 
         c, workdir = config("quickstart", NEVER), tmp_path / "0"
         splits = load(c)
-        directory.open_run(workdir, c, splits)
+        entry.open_run(workdir, c, splits)
         monkeypatch.setattr(run.Run, "_evaluate", scored)
         monkeypatch.setattr(loop._Loop, "_log", then)
         loop.fit(c, splits, workdir, probe)

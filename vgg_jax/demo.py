@@ -24,7 +24,9 @@ def main(argv: Sequence[str]) -> None:
     host = given.share_on or serving.LOOPBACK
     serving.check(given.runs, host, given.port)
     from vgg_jax.evaluation.opening import load_or_shipped
+    from vgg_jax.settings import cache
 
+    cache.use()
     runs = [load_or_shipped(run, given.checkpoint, overrides, given.config) for run in given.runs or [None]]
     print("compiling, some seconds for each run ...", flush=True)
     with serving.serving(runs, host, given.port) as address:

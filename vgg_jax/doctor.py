@@ -22,7 +22,7 @@ from vgg_jax import __version__
 from vgg_jax.console import errors, flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets import cifar, load
-from vgg_jax.runs import directory, origin
+from vgg_jax.runs import entry, origin
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import cache, config as configs, files
 from vgg_jax.training import sharding
@@ -178,7 +178,7 @@ def smoke(devices: int) -> Finding:
         config = configs.load(files.SHIPPED / "quickstart.py", fields | light)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             splits = load.load(config)
-            directory.open_run(Path(folder), config, splits)
+            entry.open_run(Path(folder), config, splits)
             with contextlib.redirect_stderr(io.StringIO()):
                 fit(config, splits, Path(folder))
     except Exception as error:  # any error is a finding

@@ -25,7 +25,9 @@ def main(argv: Sequence[str]) -> None:
     })  # fmt: skip
     from vgg_jax.evaluation import report
     from vgg_jax.evaluation.opening import load_or_shipped
+    from vgg_jax.settings import cache
 
+    cache.use()
     run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     if given.calibrate:
         run.calibrate()

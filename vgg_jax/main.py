@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     from vgg_jax.settings import cache
     from vgg_jax.training import processes, sharding
 
-    sharding.use_cores(config, given.num_processes)
+    sharding.use_cores([config], given.num_processes)
     with processes.join(given.coordinator, given.num_processes, given.process_id):
         cache.use()
         train(config, workdir)

@@ -16,7 +16,9 @@ def main(argv: Sequence[str]) -> None:
     })  # fmt: skip
     from vgg_jax.evaluation.opening import load_or_shipped
     from vgg_jax.evaluation.trained import SURE
+    from vgg_jax.settings import cache
 
+    cache.use()
     run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     unsure = False
     for file, probabilities in zip(given.pictures, run.predict(given.pictures)):

@@ -26,16 +26,19 @@ def main(argv: Sequence[str]) -> None:
     workdir = given.workdir or _default_workdir(name)
     from vgg_jax.settings import cache
     from vgg_jax.tables import table, train
+    from vgg_jax.training import sharding
 
     in_table = TABLES.get(name, rows)
     if given.only_print:
         print(table.markdown(table.collect(name, in_table, workdir)))
         return
     results = given.results or workdir
-    jobs = train.plan(rows, train.count(given.seeds), workdir, overrides)
+    train.check_seeds(given.seeds)
+    jobs = train.plan(rows, given.seeds, workdir, overrides)
     if results.exists() and not results.is_dir():
         raise UserError(f"{results} is a file; give another --results")
     results.mkdir(parents=True, exist_ok=True)
+    sharding.use_cores(config for seeded in jobs.values() for config, _ in seeded)
     cache.use()
     failed = train.train_all(jobs)
     result = table.collect(name, in_table, workdir)

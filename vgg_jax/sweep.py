@@ -20,15 +20,18 @@ def main(argv: Sequence[str]) -> None:
         "--table": {"action": "store_true", "dest": "only_print", "help": "only print the results so far"},
     })  # fmt: skip
     workdir = given.workdir or Path("checkpoints", f"{Path(given.config).stem}_sweep")
-    from vgg_jax.runs import directory
+    from vgg_jax.runs import entry
     from vgg_jax.settings import cache
     from vgg_jax.tables import sweep, train
+    from vgg_jax.training import sharding
 
-    jobs = sweep.plan(given.config, overrides, train.count(given.seeds), workdir)
+    train.check_seeds(given.seeds)
+    jobs = sweep.plan(given.config, overrides, given.seeds, workdir)
     failed = []
     if not given.only_print:
+        sharding.use_cores(config for seeded in jobs.values() for config, _ in seeded)
         cache.use()
-        directory.make(workdir)
+        entry.make(workdir)
         failed = train.train_all(jobs, sweep.check_data)
     rows = sweep.collect(jobs)
     print(sweep.markdown(rows))

@@ -33,7 +33,7 @@ def suggest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
 
 
 class RunFailed(UserError):
-    """An error of one run that does not stop other runs: divergence, a lock, lost checkpoints."""
+    """An error of one run that does not stop other runs: divergence, lost checkpoints."""
 
 
 class Busy(RunFailed):

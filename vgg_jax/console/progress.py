@@ -90,7 +90,7 @@ class Stopwatch:
         return round(images / seconds, 1)
 
     def compiled_share(self) -> float:
-        """Share of this session's time, without compilation, that compiled programs took."""
+        """Share of this session's time, without compiling the training step, that compiled programs took."""
         session = time.monotonic() - self._begun - self.spent["compile"]
         return round((self.spent["train"] + self.spent["evaluate"]) / session, 3)
 

@@ -87,5 +87,5 @@ def load_or_shipped(
 
 
 def _open(workdir: Path, config: Config, facts: dict[str, Any], checkpoint: str) -> TrainedRun:
-    step, _, variables = load_model(workdir, checkpoint, config, len(facts["class_names"]))
+    step, variables = load_model(workdir, checkpoint, config, len(facts["class_names"]))
     return TrainedRun(workdir, config, facts, checkpoint, step, variables)

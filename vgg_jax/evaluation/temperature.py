@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.model import scores
@@ -27,6 +26,8 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> float:
             f"no temperature can be fitted on {len(labels)} images that are all classified right; hold out more "
             "with config.data.validation_size"
         )
+
+    from scipy.optimize import minimize_scalar  # half a second, which every other command would wait for
 
     def cross_entropy(log_temperature: float) -> float:
         return scores.scores(logits / np.exp(log_temperature), labels)["cross_entropy"]

@@ -21,7 +21,7 @@ from vgg_jax.exchange import incoming
 from vgg_jax.exchange.export import export
 from vgg_jax.exchange.outgoing import Outgoing
 from vgg_jax.model import scores
-from vgg_jax.model.forward import EVAL_BATCH, Forward, make_forward, predict
+from vgg_jax.model.forward import Forward, make_forward, predict
 from vgg_jax.model.network import make_model
 from vgg_jax.runs import directory, log
 from vgg_jax.settings import code
@@ -83,9 +83,10 @@ class TrainedRun:
             scaled and centre-cropped to it.
           tta: "flip" or "flip_shift" averages the logits over these views.
 
-        Raises: UserError for a file that cannot be read, or an array of another dtype or shape.
+        Raises: UserError for a file that cannot be read, an array of another dtype or shape, or a network that had
+          diverged.
         """
-        return scores.softmax(self._logits(self.pixels(pictures), tta) / self.temperature).astype(np.float32)
+        return scores.softmax(self._finite_logits(self.pixels(pictures), tta) / self.temperature).astype(np.float32)
 
     def pixels(self, pictures: Pictures, most: int = MAX_PIXELS) -> np.ndarray:
         """What the network is shown of pictures (as `predict` takes them): uint8 [N, H, W, 3] of its size.
@@ -103,7 +104,7 @@ class TrainedRun:
             return np.stack([read_picture(file, size, shrink, most) for file in pictures])
         if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
             raise UserError(
-                f"predict takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
+                f"the run takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
             )
         return pictures
 
@@ -139,12 +140,16 @@ class TrainedRun:
         Returns: the report: accuracies in [0, 1], cross-entropy in nats, calibration error, accuracy by class,
           confusion matrix [C, C] (rows are the true classes); after `calibrate` also the calibrated scores.
 
-        Raises: UserError when the split is empty or differs from the run's, or when the network had diverged.
+        Raises: UserError when the split is empty or differs from the run's, a Dataset has images of another size or
+          another number of classes, or when the network had diverged.
         """
         name = split if isinstance(split, str) else "given"
         dataset = self.data(split) if isinstance(split, str) else split
         if not len(dataset):
             raise UserError("evaluate takes at least one image")
+        if len(dataset.class_names) != len(self.class_names):
+            raise UserError(f"the images are of {len(dataset.class_names)} classes, the run of {len(self.class_names)}")
+        self.pixels(dataset.images)
         logits = self._finite_logits(dataset.images)
         found = {
             "checkpoint": self.checkpoint,
@@ -232,8 +237,8 @@ class TrainedRun:
     def _forward(self) -> Forward:
         return make_forward(self.model, self.mean, self.std)
 
-    def _finite_logits(self, images: np.ndarray) -> np.ndarray:
-        logits = self._logits(images)
+    def _finite_logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
+        logits = self._logits(images, tta)
         if not np.isfinite(logits).all():
             raise UserError(
                 f"step {self.step} of {self.workdir} had diverged: its outputs are not finite; try --checkpoint best"
@@ -242,4 +247,4 @@ class TrainedRun:
 
     def _logits(self, images: np.ndarray, tta: str = "none", known: np.ndarray | None = None) -> np.ndarray:
         check_value("train.tta", FIELDS["train.tta"], tta)
-        return predict(self._forward, self.variables, images, min(EVAL_BATCH, len(images)), tta, known)
+        return predict(self._forward, self.variables, images, tta=tta, known=known)

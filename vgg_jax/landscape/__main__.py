@@ -17,7 +17,7 @@ from vgg_jax.console.progress import clock
 from vgg_jax.datasets.load import Dataset, load
 from vgg_jax.landscape import maps, measures, networks, pictures, study, verdict
 from vgg_jax.landscape.kept import Arrays
-from vgg_jax.runs import directory, origin
+from vgg_jax.runs import entry, origin
 from vgg_jax.runs.lock import lock
 from vgg_jax.settings import cache, code, config as configs
 from vgg_jax.settings.fields import Config
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     steps = config.train.epochs * (len(splits["train"]) // config.train.batch_size)
     if config.landscape.probe_steps > steps:
         raise UserError(f"config.landscape.probe_steps is more than the {steps} training steps")
-    directory.open_run(workdir, config, splits)
+    entry.open_run(workdir, config, splits)
     with lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
         print(run(config, splits, workdir))
     print(f"finished: verdict.md, verdict.json and pictures in {workdir}")

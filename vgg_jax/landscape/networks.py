@@ -18,7 +18,7 @@ from vgg_jax.landscape import kept, probe, snapshots
 from vgg_jax.landscape.score import make_score
 from vgg_jax.landscape.snapshots import Snapshot
 from vgg_jax.model.network import make_model, shapes
-from vgg_jax.runs import directory
+from vgg_jax.runs import directory, entry
 from vgg_jax.runs.checkpoint import load_model
 from vgg_jax.runs.log import Record
 from vgg_jax.runs.loop import Probe, fit
@@ -82,14 +82,14 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
     seeded = configs.seeded(base, fields.seeds)
     workdirs = [workdir / name / f"seed{one.seed}" for one in seeded]
     for one, its_workdir in zip(seeded, workdirs):
-        directory.open_run(its_workdir, one, splits)
+        entry.open_run(its_workdir, one, splits)
     recipe = make_recipe(base, len(names), len(splits["train"]))
     watch = Probe(fields.probe_steps, _watching(config, base, recipe, splits["train"], workdirs[0]))
     print(f"training {name}, BatchNorm {NETWORKS[name]}, {fields.seeds} seeds", flush=True)
     for one, its_workdir in zip(seeded, workdirs):
         fit(one, splits, its_workdir, watch)
     loaded = [load_model(its_workdir, "latest", base, len(names)) for its_workdir in workdirs]
-    variables = [variables for _, _, variables in loaded]
+    variables = [variables for _, variables in loaded]
     equal = [snapshots.read(snapshots.equal_file(w), v) for w, v in zip(workdirs, variables)]
     weights = [
         {f"weights of {w.name}": kept.digest(v), f"weights of {w.name} at equal loss": kept.digest(e and e.variables)}
@@ -97,7 +97,7 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
     ]
     path = snapshots.read_path(workdirs[0], variables[0])
     return Network(
-        name, base, workdirs, loaded[0][1], variables, equal, path, _settings(config, base, splits), weights
+        name, base, workdirs, recipe.model, variables, equal, path, _settings(config, base, splits), weights
     )  # fmt: skip
 
 

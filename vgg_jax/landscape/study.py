@@ -15,7 +15,7 @@ from vgg_jax.landscape import around, band, interpret, kept, slices
 from vgg_jax.landscape.kept import Arrays
 from vgg_jax.landscape.networks import Network
 from vgg_jax.landscape.score import settled
-from vgg_jax.model.forward import EVAL_BATCH, make_forward, predict
+from vgg_jax.model.forward import make_forward, predict
 from vgg_jax.model.scores import scores
 from vgg_jax.runs import log
 from vgg_jax.settings.fields import Config
@@ -71,13 +71,13 @@ def equal_loss(config: Config, network: Network, train: Dataset, test: Dataset) 
     chosen = train.sample(config.landscape.images)
     images = normalise(jnp.asarray(chosen.images), train.mean, train.std)
     settle = jax.jit(functools.partial(settled, network.model))
-    forward, batch = make_forward(network.model, train.mean, train.std), min(EVAL_BATCH, len(test))
+    forward = make_forward(network.model, train.mean, train.std)
     rows = []
     for one in network.equal:
         if one is None:
             rows.append((np.nan,) * 3)
             continue
-        logits = predict(forward, settle(one.variables, images), test.images, batch)
+        logits = predict(forward, settle(one.variables, images), test.images)
         rows.append((one.step, one.loss, scores(logits, test.labels)["accuracy"]))
     return dict(zip(("step", "loss", "test_accuracy"), np.array(rows, np.float64).T))
 

@@ -16,21 +16,30 @@ Forward = Callable[[Any, jax.Array], jax.Array]  # (variables, uint8 images [B, 
 
 
 def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Forward:
+    """forward(variables, uint8 images [B, H, W, 3]) -> logits [B, classes] float32, compiled for each B."""
     return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std), train=False))
+
+
+def batch_for(count: int) -> int:
+    """The batch in which so many images are evaluated: a power of two, so that few programs serve any number."""
+    return min(EVAL_BATCH, 1 << (count - 1).bit_length())
 
 
 def predict(
     forward: Forward,
     variables: Any,
     images: np.ndarray,
-    batch_size: int = EVAL_BATCH,
+    batch_size: int = 0,
     tta: str = "none",
     known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits [N, classes] of uint8 images [N, H, W, 3], weighted over `views`; all batches have one compiled size.
 
-    known: the logits of the images themselves, where there are some, so that they are not computed again.
+    Args:
+      batch_size: 0 for `batch_for` these images.
+      known: the logits of the images themselves, where there are some, so that they are not computed again.
     """
+    batch_size = batch_size or batch_for(len(images))
     weighted = views(images, tta)
     weight, itself = next(weighted)
     logits = weight * (_predict(forward, variables, itself, batch_size) if known is None else known)

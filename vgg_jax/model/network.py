@@ -74,6 +74,11 @@ def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
 
     Only convolutions and dense layers have multiply-adds: kernel elements x output pixels.
     """
+    return _traced(model, image_size)[1]
+
+
+def _traced(model: nn.Module, image_size: int) -> tuple[Any, list[LayerCount]]:
+    """`shapes` and `count`, by one trace."""
     rows = []
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -87,15 +92,15 @@ def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
         return output
 
     with nn.intercept_methods(record):
-        shapes(model, image_size)
-    return rows
+        return shapes(model, image_size), rows
 
 
 def totals(model: nn.Module, image_size: int) -> dict[str, int]:
     """The network's "parameters", and its "multiply_adds" per image."""
+    variables, rows = _traced(model, image_size)
     return {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes(model, image_size)["params"])),
-        "multiply_adds": sum(row.multiply_adds for row in count(model, image_size)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
     }
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: the only file that knows Orbax.
 
-`latest/` holds the last two states, `best/` the variables with the best accuracy so far. Each has its own manager,
-because one that keeps the best checkpoint deletes newer ones. A checkpoint is sealed once it is on the disk.
+`latest/` holds the last two states, `best/` the variables of the best epoch so far and of the one before it. Each has
+its own manager, because one that keeps the best checkpoint deletes newer ones. A checkpoint is sealed once it is on the
+disk.
 """
 
 import contextlib
@@ -16,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import linen as nn
 
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
@@ -62,7 +62,11 @@ class Checkpoints:
         self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
 
     def save_best(self, step: int, variables: Any) -> None:
-        """Save, and wait until it is on the disk, so that no later `save_latest` can finish first."""
+        """Save, and wait until it is on the disk, so that no later `save_latest` can finish first.
+
+        An earlier one is waited for, too: of the two that are kept, one must fit the state that a kill would leave.
+        """
+        self.wait()
         self._reserve(variables)
         with self._one_line():
             self._best.wait_until_finished()
@@ -87,11 +91,10 @@ class Checkpoints:
         trained = training.pop("trained", restored["variables"])
         return TrainState(key=jax.random.wrap_key_data(training.pop("key")), average=average, **training, **trained)
 
-    def drop_after(self, step: int) -> None:
-        """Delete newer checkpoints, which a crash between two saves can leave; the resumed run saves them again."""
-        for manager in (self._latest, self._best):
-            for newer in [s for s in manager.all_steps() if s > step]:
-                manager.delete(newer)
+    def drop_best_after(self, step: int) -> None:
+        """Delete a newer best, which a crash between two saves can leave; the resumed run saves it again."""
+        for newer in [s for s in self._best.all_steps() if s > step]:
+            self._best.delete(newer)
 
     def wait(self) -> None:
         """Wait until everything saved is on the disk and sealed."""
@@ -142,8 +145,8 @@ class Checkpoints:
         )
 
 
-def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, nn.Module, Any]:
-    """(step, model, variables as NumPy) of a run's `latest` or `best` checkpoint, on any machine.
+def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> tuple[int, Any]:
+    """(step, variables as NumPy) of a run's `latest` or `best` checkpoint, on any machine.
 
     Raises: UserError when there is no undamaged checkpoint.
     """
@@ -159,7 +162,7 @@ def load_model(workdir: Path, which: str, config: Config, num_classes: int) -> t
     step = newest_whole(workdir, which)
     with _manager(folder) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
-        return step, model, _read(folder, manager, step, args)["variables"]
+        return step, _read(folder, manager, step, args)["variables"]
 
 
 def save_variables(workdir: Path, step: int, variables: Any) -> None:
@@ -205,9 +208,6 @@ def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) ->
 
 
 def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
-    name = "/".join(folder.parts[-3:])  # several runs save at once, so each needs barriers of its own
-    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
-    chosen = ocp.CheckpointManagerOptions(
-        create=True, enable_async_checkpointing=True, multiprocessing_options=apart, **options
-    )
+    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)  # `latest` and `best` save at once
+    chosen = ocp.CheckpointManagerOptions(multiprocessing_options=apart, **options)
     return ocp.CheckpointManager(folder.absolute(), options=chosen)

@@ -1,4 +1,4 @@
-"""A run's directory: the files that describe the run, and whether a command may resume it."""
+"""A run's directory: the files that describe the run, read and written."""
 
 import json
 import os
@@ -9,17 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.console.flags import path
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.model import network
-from vgg_jax.runs import numerics, origin
-from vgg_jax.runs.damage import saved_steps
-from vgg_jax.runs.lock import lock
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError, does_something
 from vgg_jax.settings.fields import Config
-from vgg_jax.training import own, processes, sharding
-from vgg_jax.training.optim import goes_on
+from vgg_jax.training import processes
 
 # Fields that may differ when a run resumes: they change no result.
 CHANGEABLE = {
@@ -33,100 +27,8 @@ def fields(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in CHANGEABLE and does_something(name, flat)}
 
 
-def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> None:
-    """Make the directory of a new run, or check that an existing one has the same config and data.
-
-    given: the data were handed over, so that config.data does not name them.
-
-    Raises: UserError listing what differs, or when the config does not fit the data or the devices.
-    """
-    height, width = data["train"].images.shape[1:3]
-    if (height, width) != (config.data.image_size,) * 2:
-        raise UserError(f"the images have {width}x{height} pixels; set config.data.image_size to their side")
-    if not len(data["test"]):
-        raise UserError("there are no test images")
-    if config.train.batch_size > len(data["train"]):
-        raise UserError(
-            f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"
-        )
-    sharding.place(config)
-    network.check(config, len(data["train"].class_names))
-    own.check(config, data["train"])
-    make(workdir)
-    with lock(workdir):
-        if os.path.exists(workdir / "config.json"):
-            _check_same(workdir, config, describe(data))
-        elif processes.is_first():
-            there = str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
-            where = {"data_dir": there, "data_given": given}
-            write(workdir / "run.json", json.dumps(describe(data) | where | origin.describe(), indent=2) + "\n")
-            write(workdir / "config.json", configs.to_json(config))
-        else:
-            raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
-
-
-def take_back(workdir: Path) -> None:
-    """Delete the description of a run that ended before it had saved anything, so that another can begin there."""
-    earned = saved_steps(workdir) or saved_steps(workdir, "best") or (workdir / "metrics.jsonl").exists()
-    if processes.is_first() and not earned:
-        for name in ("config.json", "run.json", "start.json"):
-            (workdir / name).unlink(missing_ok=True)
-
-
-def make(workdir: Path) -> None:
-    """Make an empty run directory.
-
-    Raises: UserError when it cannot be made or written to.
-    """
-    if sys.platform == "win32":
-        raise UserError("training needs Linux or macOS; on Windows, use WSL2")
-    if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
-        raise UserError(
-            f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
-        )
-    if os.path.isfile(workdir):
-        raise UserError(f"{workdir} is a file; give another --workdir")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot make {workdir} ({getattr(error, 'strerror', error)}); give another --workdir"
-        ) from None
-    if not os.access(workdir, os.W_OK):
-        raise UserError(f"cannot write to {workdir}; give another --workdir")
-
-
-def _check_same(workdir: Path, config: Config, facts: dict[str, Any]) -> None:
-    old_config, old_facts = read_run(workdir)
-    if "origin" in old_facts:
-        raise UserError(
-            f"{workdir} holds imported weights, without a state to go on from; to train on from them, give "
-            f"--config.train.start_from={workdir} and another --workdir"
-        )
-    old, new = configs.flatten(old_config), configs.flatten(config)
-    differing = [k for k in sorted(fields(old_config) | fields(config)) if old.get(k) != new.get(k)]
-    longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
-    if longer and not goes_on(old_config, config):
-        raise UserError(
-            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate or image size may depend on "
-            "their number (config.schedule, config.augment.small_part, functions of your own), so it cannot go on to "
-            f"{new['train.epochs']}; give another --workdir"
-        )
-    if differing and not longer:
-        listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
-        raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
-    numerics.check(workdir, old_facts.get("jax_settings", {}))
-    _say_if_changed(workdir, old, new)
-    if old_facts["fingerprint"] != facts["fingerprint"]:
-        raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
-    if longer:
-        print(f"the run in {workdir} goes on from {old['train.epochs']} to {new['train.epochs']} epochs")
-        drop_summary(workdir)  # first: a run with a summary is finished
-        if processes.is_first():
-            write(workdir / "config.json", configs.to_json(config))
-
-
-def _say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Say that a config's own file is another than the run began with; old and new are flat configs."""
     if old.get("code.sha256") != new.get("code.sha256"):
         print(f"{new['code.file']} has changed since the run in {workdir} began with it", file=sys.stderr)
 
@@ -182,7 +84,7 @@ def with_code(workdir: Path, config: Config, own: str | Path) -> Config:
             raise UserError(f"{own} is not the config of the run in {workdir}: get_{part} is in only one of them")
     if "code.sha256" not in new:
         return config
-    _say_if_changed(workdir, old, new)
+    say_if_changed(workdir, old, new)
     return configs.with_code(config, given)
 
 
@@ -241,6 +143,6 @@ def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
 
 def write(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = file.with_suffix(".partial")
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")  # processes that share a table write it at once
     partial.write_text(text)
     partial.replace(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.runs import directory
+from vgg_jax.runs import directory, entry
 from vgg_jax.runs.checkpoint import save_variables
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
@@ -27,7 +27,7 @@ def make(
 
     Raises: UserError when it cannot be written.
     """
-    directory.make(workdir)
+    entry.make(workdir)
     try:
         save_variables(workdir, step, variables)
         for name, text in more.items():

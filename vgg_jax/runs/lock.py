@@ -46,7 +46,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
 def _try(file: TextIO, workdir: Path) -> bool:
     """Take the system's lock; False where there is none."""
-    import fcntl  # not on Windows, where `directory.make` refuses
+    import fcntl  # not on Windows, where `entry.make` refuses
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,11 +74,13 @@ def _watch(workdir: Path, holder: dict[str, Any]) -> None:
     """
     name = workdir / ".lock"
     who = f"process {holder.get('process')} on {holder.get('host')}"
-    print(f"{workdir} was left locked by {who}; watching for {PATIENCE:.0f} s whether it lives", flush=True)
+    print(f"{workdir} is locked by {who}; watching for at most {PATIENCE:.0f} s whether it lives", flush=True)
     first, end = _touched(name), time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(BEAT / 10)
-        if _touched(name) != first and _read(name):
+        if not _read(name):
+            return
+        if _touched(name) != first:
             raise Busy(f"{who} is training in {workdir} since {holder.get('since')}; give another --workdir")
 
 

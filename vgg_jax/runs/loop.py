@@ -66,8 +66,9 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path, probe: Probe | 
         directory.drop_summary(workdir)
         begin = placement.jit(functools.partial(init_state, recipe))
         state = begin(np.uint32(config.seed), first_images(config, train))
-        if not step:
+        if not step and config.train.start_from:
             state = start_from(config, workdir, state, placement)
+            state = state.replace(opt_state=placement.jit(recipe.optimizer.init)(state.params))
         state = run.restore(state, step)
         return _Loop(run, probe).train(state, stop)
 

@@ -1,5 +1,6 @@
 """Pictures of a run. Each function writes one PNG."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,6 @@ def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], *
 
 def write(figure: Figure, file: Path) -> None:
     """Write a picture's file in one piece, so that a crash leaves no half-written one."""
-    partial = file.with_suffix(".partial.png")
+    partial = file.with_suffix(f".{os.getpid()}.partial.png")
     figure.savefig(partial, dpi=110)
     partial.replace(file)

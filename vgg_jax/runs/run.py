@@ -13,7 +13,7 @@ import numpy as np
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.console.progress import Stopwatch, clock
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.model.forward import EVAL_BATCH, Forward, predict
+from vgg_jax.model.forward import Forward, batch_for, predict
 from vgg_jax.model.network import totals
 from vgg_jax.model.scores import scores
 from vgg_jax.runs import directory, origin, pictures
@@ -40,9 +40,11 @@ class Run:
     ):
         self.config, self.data, self.workdir, self.recipe, self.forward = config, data, workdir, recipe, forward
         self.checkpoints = Checkpoints(workdir)
-        batch = min(EVAL_BATCH, max(len(data["validation"]), len(data["test"])))
+        batch = batch_for(max(len(data["validation"]), len(data["test"])))
         self.eval_batch = -(-batch // placement.size) * placement.size
         self.placement = placement
+        self.loss = jax.jit(lambda logits, labels: recipe.loss(logits, labels).mean())
+        self.schedule = jax.jit(recipe.schedule)
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
         self.tested: tuple[int, Any] = -1, None  # step and logits of the last evaluation on test images
@@ -51,8 +53,8 @@ class Run:
         self.seconds = 0.0  # taken by earlier sessions
 
     def restore(self, template: TrainState, step: int) -> TrainState:
-        """The state saved at step, or template at step 0; drops later checkpoints and records."""
-        self.checkpoints.drop_after(step)
+        """The state saved at step, or template at step 0; drops a later best and later records."""
+        self.checkpoints.drop_best_after(step)
         state = self.checkpoints.restore(template, step) if step else template
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
@@ -97,7 +99,7 @@ class Run:
         record: Record = {
             "step": step,
             "epoch": step // self.recipe.steps_per_epoch,
-            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # at the last step taken
+            "learning_rate": float(self.schedule(step - 1)),  # at the last step taken
             "train_loss": float(sums["loss"] / sums["count"]),
             "train_accuracy": float(sums["correct"] / sums["count"]),
         }
@@ -141,8 +143,10 @@ class Run:
         logits = predict(self.forward, state.variables, dataset.images, self.eval_batch)
         if split == "test":
             self.tested = int(state.step), logits
-        loss = float(jnp.mean(self.recipe.loss(jnp.asarray(logits), jnp.asarray(dataset.labels))))
-        return {f"{split}_loss": loss, f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"]}
+        return {
+            f"{split}_loss": float(self.loss(logits, dataset.labels)),
+            f"{split}_accuracy": scores(logits, dataset.labels)["accuracy"],
+        }
 
     def _tta_accuracy(self, state: TrainState, tta: str) -> float:
         test, (step, logits) = self.data["test"], self.tested

@@ -8,7 +8,7 @@ from vgg_jax.console.errors import RunFailed, Stopped
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import directory, origin, tracking
+from vgg_jax.runs import entry, origin, tracking
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
@@ -25,7 +25,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     given = splits is not None
     found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
     fresh = not os.path.exists(workdir / "config.json")
-    processes.in_turn("directory", lambda: directory.open_run(workdir, config, found, given))
+    processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
     print(network.line(config, len(found["train"].class_names)))
     name = "own data" if given or code.of(config, "get_data") else config.data.name
     print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
@@ -36,7 +36,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
         raise
     except Exception:
         if fresh:
-            directory.take_back(workdir)
+            entry.take_back(workdir)
         raise
     for protocol, result in summary["protocols"].items():
         if result:

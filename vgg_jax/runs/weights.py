@@ -21,7 +21,7 @@ from vgg_jax.training.step import TrainState
 
 
 def start_from(config: Config, workdir: Path, state: TrainState, placement: Placement) -> TrainState:
-    """The state before the first step, with the weights of the run that config.train.start_from names, if any.
+    """The state before the first step, with the weights of the run that config.train.start_from names.
 
     Where the number of classes differs, arrays whose shape depends on it stay as they are. workdir/start.json
     records what was taken.
@@ -29,14 +29,12 @@ def start_from(config: Config, workdir: Path, state: TrainState, placement: Plac
     Raises: UserError when there is no such run, it has another network, or its weights have changed since the run
       in workdir began with them.
     """
-    if not config.train.start_from:
-        return state
     source = path(config.train.start_from)
     its_config, facts = directory.read_run(source)
     if code.of(config, "get_model"):
         its_config = configs.with_code(its_config, config)
     its_classes = len(facts["class_names"])
-    step, _, variables = load_model(source, "latest", its_config, its_classes)
+    step, variables = load_model(source, "latest", its_config, its_classes)
     found, fresh = _flat(variables), _flat(state.trained)
     alike = _flat(shapes(make_model(config, its_classes), config.data.image_size))
     for name in sorted(found.keys() | alike.keys()):

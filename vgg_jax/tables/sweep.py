@@ -59,8 +59,8 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
     """A row for every variation, the best first: its name and the final held-out accuracy of each finished seed."""
     rows = []
     for name, seeded in jobs.items():
-        found = [(config, workdir, log.read(workdir)) for config, workdir in seeded]
-        finished = [run for run in found if run[2] and directory.read_summary(run[1])]
+        done = [(config, workdir) for config, workdir in seeded if directory.read_summary(workdir)]
+        finished = [(config, workdir, records) for config, workdir in done if (records := log.read(workdir))]
         sizes = [directory.read_facts(workdir)["sizes"]["validation"] for _, workdir, _ in finished]
         rows.append({
             "name": name,
@@ -103,6 +103,6 @@ NOTE = (
 
 def write(rows: Rows, folder: Path) -> None:
     """sweep.json, sweep.md and sweep.png."""
-    (folder / "sweep.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
-    (folder / "sweep.md").write_text(markdown(rows) + "\n")
+    directory.write(folder / "sweep.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    directory.write(folder / "sweep.md", markdown(rows) + "\n")
     pictures.held_out(rows, folder / "sweep.png")

@@ -38,7 +38,7 @@ def _row(row: Row, folder: Path) -> dict[str, Any]:
 
 def _run(seed: int, workdir: Path) -> dict[str, Any]:
     config, facts = directory.read_run(workdir)
-    records, summary = log.read(workdir), directory.read_summary(workdir) or {}
+    summary, records = directory.read_summary(workdir) or {}, log.read(workdir)  # in this order: it may be training
     accuracy = {k: v and v["test_accuracy"] for k, v in log.protocols(records).items()}
     if records and records[-1]["epoch"] < config.train.epochs:
         accuracy["final"] = None

@@ -1,10 +1,9 @@
 """Train a table's rows over several seeds."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,7 +12,7 @@ from vgg_jax.console.errors import Busy, RunFailed, UserError
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import directory
+from vgg_jax.runs import directory, entry
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
@@ -31,11 +30,18 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
     return jobs
 
 
-def count(seeds: int) -> int:
+def check_seeds(count: int) -> None:
     """Raises: UserError for a number of seeds that cannot be trained."""
-    if not 1 <= seeds <= 1000:
-        raise UserError(f"--seeds takes 1 to 1000, not {seeds}")
-    return seeds
+    if not 1 <= count <= 1000:
+        raise UserError(f"--seeds takes 1 to 1000, not {count}")
+
+
+class _Run(NamedTuple):
+    place: str  # as "3 of 9"
+    name: str
+    config: Config
+    workdir: Path
+    splits: dict[str, Dataset]
 
 
 def train_all(
@@ -43,46 +49,53 @@ def train_all(
 ) -> list[str]:
     """Train every row's first seed, then every row's second: the whole table is there early.
 
-    A run that another process is training is left to it, so that several processes can share a table.
+    A run that another process is training is left to it, and looked at again after the others. So several processes can
+    share a table.
 
     Args:
       check: what to ask of every row's data before any training.
 
     Returns: an error line for each run that failed; it does not stop the others.
     """
-    loaded = _prepare([job for seeded in jobs.values() for job in seeded], check)
-    runs = [(name, job) for place in zip(*jobs.values()) for name, job in zip(jobs, place)]
-    failed = []
-    for number, (name, (config, workdir)) in enumerate(runs, 1):
-        said = f"{name}, seed {config.seed}"
-        try:
-            if directory.read_summary(workdir) is None:
-                print(f"run {number} of {len(runs)}: {said}", flush=True)
-                _train(config, workdir, loaded[_source(config)])
-        except RunFailed as error:
-            failed.append(f"{said}: {error}")
-        except UserError as error:  # the disk is full
-            raise UserError("; ".join([*failed, f"{said}: {error}"])) from None
+    left, failed = _prepare(jobs, check), []
+    while left:
+        busy = []
+        for run in left:
+            try:
+                _train(run)
+            except Busy:
+                busy.append(run)
+            except RunFailed as error:
+                failed.append(f"{run.name}: {error}")
+            except UserError as error:  # the disk is full
+                raise UserError("; ".join([*failed, f"{run.name}: {error}"])) from None
+        if len(busy) == len(left):
+            print(f"other processes are training {'; '.join(run.name for run in busy)}", flush=True)
+            break
+        left = busy
     return failed
 
 
-def _train(config: Config, workdir: Path, splits: dict[str, Dataset]) -> None:
+def _train(run: _Run) -> None:
+    entry.enter(run.workdir, run.config, run.splits)
+    if directory.read_summary(run.workdir) is not None:
+        return
+    line = network.line(run.config, len(run.splits["train"].class_names))
+    print(f"run {run.place}, {run.name}: {line}", flush=True)
     try:
-        directory.open_run(workdir, config, splits)
-        print(network.line(config, len(splits["train"].class_names)))
-        fit(config, splits, workdir)
-    except Busy:
-        print(f"{workdir} is left to the process that trains it", flush=True)
+        fit(run.config, run.splits, run.workdir)
     except jax.errors.JaxRuntimeError as error:
         if errors.OUT_OF_MEMORY not in str(error):
             raise
         raise RunFailed(errors.LESS_MEMORY) from None
 
 
-def _prepare(jobs: Iterable[Job], check: Callable[[dict[str, Dataset]], None] | None) -> dict[str, dict[str, Dataset]]:
-    """The jobs' data, by `_source`; the directories are made or checked."""
+def _prepare(jobs: Mapping[str, Sequence[Job]], check: Callable[[dict[str, Dataset]], None] | None) -> list[_Run]:
+    """The runs in their order, with their data; all are checked before any training."""
+    ordered = [(name, job) for place in zip(*jobs.values()) for name, job in zip(jobs, place)]
     loaded: dict[str, dict[str, Dataset]] = {}  # the rows of a table share their images
-    for config, workdir in jobs:
+    runs = []
+    for number, (name, (config, workdir)) in enumerate(ordered, 1):
         key = _source(config)
         if key not in loaded:
             new = load.load(config)
@@ -90,9 +103,11 @@ def _prepare(jobs: Iterable[Job], check: Callable[[dict[str, Dataset]], None] | 
             loaded[key] = next(same, new)  # in memory once, however many fields differ
         if check:
             check(loaded[key])
-        with contextlib.suppress(Busy):
-            directory.open_run(workdir, config, loaded[key])
-    return loaded
+        entry.check_fits(config, loaded[key])
+        if entry.is_there(workdir):
+            entry.check_same(workdir, config, loaded[key])
+        runs.append(_Run(f"{number} of {len(ordered)}", f"{name}, seed {config.seed}", config, workdir, loaded[key]))
+    return runs
 
 
 def _source(config: Config) -> str:
@@ -105,7 +120,7 @@ def _source(config: Config) -> str:
 def write(result: dict[str, Any], text: str, results: Path) -> None:
     """Write the table as JSON, Markdown and pictures."""
     name = result["table"]
-    (results / f"{name}.json").write_text(json.dumps(result) + "\n")
-    (results / f"{name}.md").write_text(text)
+    directory.write(results / f"{name}.json", json.dumps(result) + "\n")
+    directory.write(results / f"{name}.md", text)
     pictures.accuracy(result, table.caption(result), results / f"{name}_accuracy.png")
     pictures.curves(result, results / f"{name}_curves.png")

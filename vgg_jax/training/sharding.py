@@ -6,7 +6,7 @@ JAX does the work: `jit` over a mesh with one axis, `data`, splits the batch and
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -114,14 +114,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_cores(config: Config, processes: int | None = None) -> None:
-    """Before JAX starts, make CPU cores devices, as many as divide the micro-batches.
+def use_cores(configs: Iterable[Config], processes: int | None = None) -> None:
+    """Before JAX starts, make CPU cores devices, as many as divide the micro-batches of every config.
 
     Each core then has its own micro-batches and waits for the others once a step, not at each operation.
     Several processes, counted by the flags, Slurm or Open MPI, share the micro-batches.
     """
     processes = processes or int(os.environ.get("SLURM_NTASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
-    parts = max(1, micro_batches(config) // processes)
+    parts = max(1, math.gcd(*map(micro_batches, configs)) // processes)
     n = max(n for n in range(1, cores() + 1) if parts % n == 0)
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", n)

@@ -210,7 +210,7 @@ def _share_of_newest(decay: float, steps: jax.Array) -> jax.Array:
     return (1 - decay) / -jnp.expm1(steps * math.log(decay))
 
 
-def add(
+def add_metrics(
     sums: dict[str, jax.Array], metrics: dict[str, jax.Array], batch_size: int, step: jax.Array
 ) -> dict[str, jax.Array]:
     """sums with one step's metrics added."""
@@ -240,7 +240,7 @@ def make_train_chunk(
 
         def body(_: jax.Array, state: TrainState) -> TrainState:
             done, metrics = train_step(state, placement.split(get_batch(state.key, state.step, data, order)))
-            return done.replace(sums=add(state.sums, metrics, config.train.batch_size, state.step))
+            return done.replace(sums=add_metrics(state.sums, metrics, config.train.batch_size, state.step))
 
         return lax.fori_loop(0, n, body, state)
 

@@ -1,0 +1,135 @@
+"""Entering a run's directory: the config must fit the data and the devices, and be that of the run which is there."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from vgg_jax.console.errors import UserError
+from vgg_jax.console.flags import path
+from vgg_jax.datasets.load import Dataset
+from vgg_jax.model import network
+from vgg_jax.runs import directory, numerics, origin
+from vgg_jax.runs.damage import saved_steps
+from vgg_jax.runs.lock import lock
+from vgg_jax.settings import config as configs
+from vgg_jax.settings.fields import Config
+from vgg_jax.training import own, processes, sharding
+from vgg_jax.training.optim import goes_on
+
+
+def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> None:
+    """`check_fits`, then `enter`."""
+    check_fits(config, data)
+    enter(workdir, config, data, given)
+
+
+def check_fits(config: Config, data: dict[str, Dataset]) -> None:
+    """Raises: UserError when the config does not fit the data or the devices."""
+    height, width = data["train"].images.shape[1:3]
+    if (height, width) != (config.data.image_size,) * 2:
+        raise UserError(f"the images have {width}x{height} pixels; set config.data.image_size to their side")
+    if not len(data["test"]):
+        raise UserError("there are no test images")
+    if config.train.batch_size > len(data["train"]):
+        raise UserError(
+            f"config.train.batch_size={config.train.batch_size} is larger than the {len(data['train'])} training images"
+        )
+    sharding.place(config)
+    network.check(config, len(data["train"].class_names))
+    own.check(config, data["train"])
+
+
+def enter(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> None:
+    """Make the directory of a new run, or check that an existing one has the same config and data.
+
+    given: the data were handed over, so that config.data does not name them.
+
+    Raises: UserError listing what differs; Busy when another process is training there.
+    """
+    make(workdir)
+    with lock(workdir):
+        if is_there(workdir):
+            _go_on(workdir, config, data)
+        elif processes.is_first():
+            there = str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
+            facts = directory.describe(data) | {"data_dir": there, "data_given": given} | origin.describe()
+            directory.write(workdir / "run.json", json.dumps(facts, indent=2) + "\n")
+            directory.write(workdir / "config.json", configs.to_json(config))
+        else:
+            raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
+
+
+def is_there(workdir: Path) -> bool:
+    """Whether workdir describes a run."""
+    return os.path.exists(workdir / "config.json")
+
+
+def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> bool:
+    """Whether config only makes the run longer that is in workdir.
+
+    Raises: UserError listing what differs in the config or the data.
+    """
+    old_config, facts = directory.read_run(workdir)
+    if "origin" in facts:
+        raise UserError(
+            f"{workdir} holds imported weights, without a state to go on from; to train on from them, give "
+            f"--config.train.start_from={workdir} and another --workdir"
+        )
+    old, new = configs.flatten(old_config), configs.flatten(config)
+    differing = [k for k in sorted(directory.fields(old_config) | directory.fields(config)) if old.get(k) != new.get(k)]
+    longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
+    if longer and not goes_on(old_config, config):
+        raise UserError(
+            f"{workdir} holds a run of {old['train.epochs']} epochs whose learning rate or image size may depend on "
+            "their number (config.schedule, config.augment.small_part, functions of your own), so it cannot go on to "
+            f"{new['train.epochs']}; give another --workdir"
+        )
+    if differing and not longer:
+        listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
+        raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
+    numerics.check(workdir, facts.get("jax_settings", {}))
+    if facts["fingerprint"] != directory.describe(data)["fingerprint"]:
+        raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+    return longer
+
+
+def _go_on(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
+    longer, old_config = check_same(workdir, config, data), directory.read_run(workdir)[0]
+    directory.say_if_changed(workdir, configs.flatten(old_config), configs.flatten(config))
+    if longer:
+        print(f"the run in {workdir} goes on from {old_config.train.epochs} to {config.train.epochs} epochs")
+        directory.drop_summary(workdir)  # first: a run with a summary is finished
+        if processes.is_first():
+            directory.write(workdir / "config.json", configs.to_json(config))
+
+
+def take_back(workdir: Path) -> None:
+    """Delete the description of a run that ended before it had saved anything, so that another can begin there."""
+    earned = saved_steps(workdir) or saved_steps(workdir, "best") or (workdir / "metrics.jsonl").exists()
+    if processes.is_first() and not earned:
+        for name in ("config.json", "run.json", "start.json"):
+            (workdir / name).unlink(missing_ok=True)
+
+
+def make(workdir: Path) -> None:
+    """Make a run directory where there is none.
+
+    Raises: UserError when it cannot be made or written to.
+    """
+    if sys.platform == "win32":
+        raise UserError("training needs Linux or macOS; on Windows, use WSL2")
+    if odd := sorted(set("[]\\") & set(str(workdir.absolute()))):
+        raise UserError(
+            f"{workdir} has {odd[0]} in its path, where checkpoints cannot be read back; give another --workdir"
+        )
+    if os.path.isfile(workdir):
+        raise UserError(f"{workdir} is a file; give another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot make {workdir} ({getattr(error, 'strerror', error)}); give another --workdir"
+        ) from None
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f"cannot write to {workdir}; give another --workdir")
