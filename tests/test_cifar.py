@@ -87,7 +87,10 @@ def test_another_process_prepares_it_first(official, tmp_path, monkeypatch):
     assert by_content(*cifar.load(name, str(tmp_path / "tfds"))[0]) == by_content(*train)
 
 
-@pytest.mark.parametrize(("reply", "words"), [("whole", ""), ("of no said length", ""), ("cut off", "broke")])
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [("whole", ""), ("of no said length", ""), ("cut off", "broke"), ("another page", "is not the archive")],
+)
 def test_download(reply, words, tmp_path, monkeypatch):
     content = bytes(range(256)) * 1000
 
@@ -97,7 +100,7 @@ def test_download(reply, words, tmp_path, monkeypatch):
             if reply != "of no said length":
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[:-1] if reply == "cut off" else content)
+            self.wfile.write({"cut off": content[:-1], "another page": content[::-1]}.get(reply, content))
 
         def log_message(self, *_):
             pass
@@ -105,6 +108,8 @@ def test_download(reply, words, tmp_path, monkeypatch):
     with http.server.HTTPServer(("localhost", 0), Handler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setattr(archives, "_URL", f"http://localhost:{server.server_port}/")
+        digest = hashlib.sha256(content).hexdigest()
+        monkeypatch.setitem(cifar.SOURCES, "cifar10", cifar.SOURCES["cifar10"]._replace(sha256=digest))
         with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
             file = archives.download("cifar10", tmp_path)
             assert file.read_bytes() == content

@@ -8,8 +8,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from small import config, write_folder
 
+import vgg_jax
+from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.folder import read_picture
-from vgg_jax.datasets.load import load, statistics
+from vgg_jax.datasets.load import load, statistics, whole
+from vgg_jax.settings.config import group
 
 CIFAR = os.environ.get("CIFAR10_DIR", "")  # a prepared tfds directory, to test on the real data
 
@@ -73,6 +76,17 @@ def test_normalization_is_of_the_training_images_or_a_half():
     data = digits()
     assert data["test"].mean == data["train"].mean == statistics(data["train"].images)[0]
     assert digits(data__normalization="half")["train"].std == (0.5, 0.5, 0.5)
+
+
+def test_arrays_may_be_lists_and_lend_datasets_their_names():
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    splits = vgg_jax.data(train=(list(images), [0, 1, 0, 1]), test=(images, [1, 0, 1, 0]))
+    assert len(splits["validation"]) == 0 and splits["train"].labels.dtype == np.int32
+    named = vgg_jax.data(train=(images, [0, 1, 0, 1]), test=(images, [0, 1, 1, 0]), class_names=["cat", "dog"])
+    mixed = whole({"train": named["train"], "test": (images[:2], [1, 1])}, group("data"))
+    assert mixed["test"].class_names == ("cat", "dog") and mixed["test"].mean == named["train"].mean
+    with pytest.raises(UserError, match="different class names"):
+        whole({"train": named["train"], "test": splits["test"]}, group("data"))
 
 
 def test_fingerprint_sees_images_and_labels():

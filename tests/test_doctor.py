@@ -45,6 +45,20 @@ def test_cuda_against_the_driver(driver, plugins, on_gpu, environment, words):
     assert not [word for word in words if word not in told], told
 
 
+def test_the_share_of_memory():
+    assert "75%" in doctor.preallocation({}).what
+    assert "30%" in doctor.preallocation({"XLA_CLIENT_MEM_FRACTION": "0.3"}).what
+    assert "40%" in doctor.preallocation({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}).what
+    assert "no number: 0,3" in doctor.preallocation({"XLA_CLIENT_MEM_FRACTION": "0,3"}).what
+    assert "as it needs it" in doctor.preallocation({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}).what
+
+
+@pytest.mark.parametrize(("told", "version"), [("550.54.15\n550.54.15\n", "550.54.15"), ("[N/A]\n", ""), ("", "")])
+def test_the_driver_as_nvidia_smi_tells_it(told, version, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, told))
+    assert doctor.nvidia_driver() == version
+
+
 def test_what_is_wrong_is_said_and_ends_with_code_2(tmp_path, monkeypatch, capsys):
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
     (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{}")

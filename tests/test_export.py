@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from shutil import copytree
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from test_bad_input import ends  # noqa: F401, a fixture
 import vgg_jax
 from vgg_jax import cli
 from vgg_jax.console.flags import parse
+from vgg_jax.exchange import outgoing
 from vgg_jax.exchange.outgoing import Outgoing, portable, state
 from vgg_jax.model import scores
 from vgg_jax.model.network import make_model, shapes
@@ -145,7 +147,6 @@ def test_a_temperature_divides_the_logits(runs, images):
     from jax import export
 
     from vgg_jax.exchange import stablehlo
-    from vgg_jax.exchange.outgoing import Outgoing
 
     run = runs("plain")
     out = Outgoing(run.config, run.variables, run._facts, "latest", run.step, calibration={"temperature": 2.0})
@@ -263,16 +264,32 @@ def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monk
     assert "README.md, config.json, model.safetensors" in capsys.readouterr().out
     ends(cli._dispatch, [*argv, "tflite"], "tflite")
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out" / "README.md")], "is a file", "--out")
+    ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out")], "holds something else (README.md)")
+    cli._dispatch([*argv, "safetensors", "--out", str(tmp_path / "out")])  # the same again
     for to in ("onnx", "stablehlo"):
         ends(cli._dispatch, [*argv, to, "--half"], f"--half is for safetensors and pytorch, not for {to}")
-    for to, module in (("onnx", "onnx"), ("pytorch", "torch"), ("safetensors", "safetensors.numpy")):
-        monkeypatch.setitem(sys.modules, module, None)
-        package = module.partition(".")[0]
-        install = "safetensors" if package == "safetensors" else f"'vgg_jax[{package}]'"
-        ends(cli._dispatch, [*argv, to, "--out", str(tmp_path / to)], f"pip install {install}")
-        assert not (tmp_path / to).exists()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnx", None)  # what Python then raises has the name of the module
+        ends(cli._dispatch, [*argv, "onnx", "--out", str(tmp_path / "onnx")], "pip install 'vgg_jax[onnx]'")
+        assert not (tmp_path / "onnx").exists()
     with pytest.raises(vgg_jax.UserError, match="no format 'tflite'"):
         vgg_jax.load(finished_run).export("tflite")
+
+
+@pytest.mark.parametrize(("module", "install"), [("torch", "'vgg_jax[torch]'"), ("safetensors.numpy", "safetensors")])
+@pytest.mark.parametrize(("error", "words"), [
+    (ModuleNotFoundError("no", name="PACKAGE"), "this needs PACKAGE, which is not installed; pip install "),
+    (ModuleNotFoundError("no", name="other"), "the installation is broken (no); pip install --upgrade "),
+    (OSError("libcu.so cannot be loaded"), "the installation is broken (libcu.so cannot be loaded); pip install --upg"),
+])  # fmt: skip
+def test_a_package_that_is_missing_or_broken(error, words, module, install, monkeypatch):
+    package = module.partition(".")[0]
+    if getattr(error, "name", "") == "PACKAGE":
+        error = ModuleNotFoundError("no", name=package)
+    monkeypatch.setattr(outgoing, "importlib", Mock(import_module=Mock(side_effect=error)))
+    with pytest.raises(vgg_jax.UserError) as refused:
+        outgoing.need(module)
+    assert str(refused.value).startswith(words.replace("PACKAGE", package)) and str(refused.value).endswith(install)
 
 
 def test_half_precision(tmp_path):

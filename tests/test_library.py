@@ -1,5 +1,6 @@
 """The package used from Python, and the user's own networks and data."""
 
+import json
 import re
 import runpy
 import shlex
@@ -21,7 +22,7 @@ import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.model import network
 from vgg_jax.runs import pictures
-from vgg_jax.settings import code
+from vgg_jax.settings import code, config as configs
 
 
 def small(name="quickstart", **more):
@@ -59,6 +60,33 @@ def test_a_run_knows_itself(run):
     assert again.metrics == run.metrics
 
 
+def test_numpys_numbers_and_json_in_a_config():
+    """They become Python's; a value of another type is named."""
+    own = small()
+    given = own.to_dict() | {"own": {"names": ("a", "b"), "noise": np.float32(0.5)}}
+    given["optimizer"]["learning_rate"], given["train"]["epochs"] = 0.1 * np.sqrt(2), np.int64(3)
+    made = vgg_jax.config(ConfigDict(given), {"own.names": "('c', 'd', 'e')", "optimizer.learning_rate": "0.2"})
+    assert (made.own.names, made.optimizer.learning_rate, made.train.epochs) == (("c", "d", "e"), 0.2, 3)
+    assert type(made.train.epochs) is int and type(made.own.noise) is float
+    assert vgg_jax.config(ConfigDict(json.loads(configs.to_json(own)))).model.hidden == (16,)
+    with pytest.raises(vgg_jax.UserError, match="cannot be kept"):
+        vgg_jax.config(ConfigDict(own.to_dict() | {"own": {"layers": [{"a": 1}]}}))
+    for field, value, words in (
+        ("train.epochs", 2.5, "takes a whole number"), ("model.bias", "no", "takes True or False"),
+        ("data.data_dir", 3, "takes text"), ("model.hidden", 16, "takes whole numbers, as"),
+    ):  # fmt: skip
+        wrong, (group, name) = own.to_dict(), field.split(".")
+        wrong[group][name] = value
+        with pytest.raises(vgg_jax.UserError, match=rf"config\.{field} {words}"):
+            vgg_jax.config(ConfigDict(wrong))
+
+
+@pytest.mark.parametrize("name", ["bn.dropout", "vgg_a.2", "modern.yaml"])
+def test_a_name_that_only_begins_as_a_recipe_is_none(name):
+    with pytest.raises(vgg_jax.UserError, match="no config file"):
+        vgg_jax.config(name)
+
+
 def test_the_example_of_a_loop_trains_as_the_recipe_does(tmp_path, monkeypatch, capsys):
     """To the last bit, and as well on the test images."""
     config = small(model__head_dropout=(0.3, 0.3), augment__crop=2)
@@ -90,7 +118,7 @@ def test_predictions_are_probabilities_of_arrays_and_files_alike(run, tmp_path):
         Image.fromarray(image).save(file)
     np.testing.assert_allclose(run.predict(files), probabilities, atol=1e-6)
     for wrong in (images / 255, images[:, :16], images[0], images[:0]):
-        with pytest.raises(vgg_jax.UserError, match="predict takes uint8 images"):
+        with pytest.raises(vgg_jax.UserError, match="the run takes uint8 images"):
             run.predict(wrong)
 
 

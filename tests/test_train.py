@@ -13,7 +13,7 @@ from small import config, dataset
 from vgg_jax.datasets import batches
 from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.model.forward import IN_FLIGHT, make_forward, predict, views
+from vgg_jax.model.forward import IN_FLIGHT, batch_for, make_forward, predict, views
 from vgg_jax.training.resizing import resized
 from vgg_jax.training.step import (
     first_images,
@@ -101,6 +101,12 @@ def test_bad_step_is_the_first_that_is_not_finite():
     state = chunk(state, ON_DEVICE, 2)
     broken = state.replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
     assert int(chunk(broken, ON_DEVICE, 2).sums["bad_step"]) == 2
+
+
+def test_the_batch_of_an_evaluation():
+    sizes = {(1, 32): 1, (20, 32): 32, (360, 32): 512, (10_000, 8): 512, (10_000, 64): 128, (10_000, 48): 128}
+    sizes |= {(10_000, 512): 2, (10_000, 1024): 1}
+    assert {given: batch_for(*given) for given in sizes} == sizes
 
 
 @pytest.mark.parametrize("small_size", [0, 16])

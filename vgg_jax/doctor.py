@@ -77,7 +77,7 @@ def xla_flags() -> Iterator[Finding]:
     if not os.environ.get("XLA_FLAGS"):
         return
     start = [sys.executable, "-c", "import jax; jax.devices()"]
-    told = subprocess.run(start, capture_output=True, text=True, timeout=120)
+    told = subprocess.run(start, capture_output=True, text=True)
     if told.returncode and (unknown := re.search(r"Unknown flags? in XLA_FLAGS: (\S+)", told.stderr)):
         yield Finding(f"XLA does not know {unknown[1]} in XLA_FLAGS and aborts", "unset XLA_FLAGS, or remove the flag")
 
@@ -86,8 +86,8 @@ def nvidia_driver() -> str:
     """The driver's version, e.g. '550.54.15'; "" without driver or GPU."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
-        return told[0] if told else ""
+        told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        return (re.findall(r"^\d+[\d.]*", told) or [""])[0]
     return ""
 
 
@@ -135,10 +135,16 @@ def preallocation(environment: Mapping[str, str]) -> Finding:
     """The share of the GPU's memory that JAX allocates at its start."""
     if environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() in ("false", "0"):
         return Finding("JAX takes GPU memory as it needs it (XLA_PYTHON_CLIENT_PREALLOCATE)")
-    share = float(environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75"))
+    older, newer = environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION"), environment.get("XLA_CLIENT_MEM_FRACTION")
+    try:
+        share = float(newer or older or "0.75")
+    except ValueError:
+        return Finding(
+            f"the share of the GPU's memory is no number: {newer or older}", "set XLA_CLIENT_MEM_FRACTION=0.3"
+        )
     return Finding(
         f"JAX takes {share:.0%} of the GPU's memory at its start; where others share the GPU, set "
-        "XLA_PYTHON_CLIENT_MEM_FRACTION=0.3 or XLA_PYTHON_CLIENT_PREALLOCATE=false"
+        "XLA_CLIENT_MEM_FRACTION=0.3 or XLA_PYTHON_CLIENT_PREALLOCATE=false"
     )
 
 

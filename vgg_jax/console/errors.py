@@ -16,10 +16,14 @@ MISTAKE, LOST = 2, 4
 MACHINE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
     errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE,
-    errno.ENFILE,
+    errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY,
 }  # fmt: skip
+# What a wrong path leads to. Other errors with a number are the machine's; Pillow's and gzip's own have none.
+_OF_A_PATH = (
+    None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG,
+)  # fmt: skip
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's message
-LESS_MEMORY = "the device has not enough memory; give a smaller --config.train.micro_batch or batch_size"
+LESS_MEMORY = "the device has not enough memory; in training, a smaller --config.train.micro_batch or batch_size helps"
 
 
 class UserError(Exception):
@@ -96,11 +100,11 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 def is_of_the_machine(error: Exception) -> bool:
     """Whether the machine is at fault (memory, disk, permissions, installation), not the file that was being read."""
     if isinstance(error, OSError):
-        return error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+        return error.errno not in _OF_A_PATH
     return isinstance(error, (MemoryError, ImportError))
 
 
-def broken_installation(error: ImportError, packages: str) -> str:
+def broken_installation(error: Exception, packages: str) -> str:
     """An error line that says what is missing and which command installs it."""
     return f"the installation is broken ({error}); pip install --upgrade {packages}"
 

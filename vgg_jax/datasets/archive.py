@@ -81,6 +81,8 @@ def download(name: str, root: Path) -> Path:
                     progress.update(1)
             if size and partial.stat().st_size != size:
                 raise OSError("the connection broke")
+            if _sha256(partial) != source.sha256:
+                raise OSError(f"what {_URL} sends is not the archive")
             partial.replace(target)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
@@ -122,8 +124,7 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
     source = SOURCES[name]
     if not archive.is_file():
         raise UserError(f"no archive {archive}; config.data.archive must name {source.archive}")
-    with open(archive, "rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    digest = _sha256(archive)
     if digest != source.sha256:
         raise UserError(
             f"{archive} is not the official {source.archive}: its SHA-256 is {digest[:12]}..., not "
@@ -138,6 +139,11 @@ def prepare(name: str, archive: Path, root: Path) -> Path:
         if not (prepared / "dataset_info.json").exists():  # else another process has prepared it meanwhile
             raise
     return prepared
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _read_archive(archive: Path, source: Source) -> dict[str, bytes]:

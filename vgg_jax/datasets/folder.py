@@ -19,7 +19,10 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 def folder(root: Path, size: int, shrink: str) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """root/train/<class>/*.png and root/test/<class>/*, classes in alphabetical order."""
+    """(training images [N, size, size, 3] uint8 and labels [N] int32, the same of test, class names).
+
+    They are read from root/train/<class>/*.png and root/test/<class>/*; shrink: as in `read_picture`.
+    """
     for part in (root / "train", root / "test"):
         if not part.is_dir():
             raise UserError(

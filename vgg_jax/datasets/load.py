@@ -92,8 +92,9 @@ def from_arrays(
     for split, pair in given.items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise UserError(f"{split} must be two arrays, (images, labels)")
-    given = {"train": train, "validation": (train[0][:0], train[1][:0]), "test": test} | given
     parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
+    images, labels = parts["train"]
+    parts = {"train": (images, labels), "validation": (images[:0], labels[:0])} | parts
     for split, (images, labels) in parts.items():
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise UserError(f"{split} images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
@@ -131,12 +132,18 @@ def whole(splits: Any, fields: Data) -> dict[str, Dataset]:
             'data, given or returned by get_data, must be {"train": (images, labels), "test": ...}, and optionally '
             '"validation"'
         )
-    if not all(isinstance(part, Dataset) for part in splits.values()):
+    named, first = [part for part in splits.values() if isinstance(part, Dataset)], splits["train"]
+    if len(named) < len(splits):
         pairs: Any = {
             k: (part.images, part.labels) if isinstance(part, Dataset) else part for k, part in splits.items()
         }
-        splits = from_arrays(**pairs, normalization=fields.normalization)
+        names = named[0].class_names if named else None
+        splits = from_arrays(**pairs, class_names=names, normalization=fields.normalization)
+        if isinstance(first, Dataset):
+            splits = {k: dataclasses.replace(part, mean=first.mean, std=first.std) for k, part in splits.items()}
     train = splits["train"]
+    if any(part.class_names != train.class_names for part in splits.values()):
+        raise UserError("the splits of the data have different class names")
     empty = dataclasses.replace(train, images=train.images[:0], labels=train.labels[:0])
     return {split: splits.get(split, empty) for split in ("train", "validation", "test")}
 
@@ -176,7 +183,8 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(3):
-        weights = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        parts = np.array_split(images[..., channel], 1 + len(images) // 256)  # bincount widens its numbers to int64
+        weights = sum(np.bincount(part.ravel(), minlength=256) for part in parts) / images[..., channel].size
         mean = float(weights @ values)
         means.append(mean)
         stds.append(float(np.sqrt(weights @ (values - mean) ** 2)) or 1.0)  # 1 for a constant channel

@@ -137,7 +137,7 @@ def _measured(out: Outgoing) -> list[str]:
 
 def _origin(out: Outgoing) -> str:
     facts = out.facts
-    if origin := facts.get("origin"):
+    if (origin := facts.get("origin")) and "device" not in facts:  # else it is an export of ours, come back
         return f"These weights were not trained by that command: they were imported from `{origin['file']}`."
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("packages", {}).items())
     return f"Step {out.step:,}; commit {facts.get('commit')}; on {facts.get('device')}; {versions}."

@@ -16,8 +16,10 @@ Files = dict[str, bytes]
 def export(out: Outgoing, to: str, folder: Path) -> Path:
     """Write the files of a format, a key of `WAYS`, to a folder, which is made; returns it.
 
+    An earlier export of the same format is replaced.
+
     Raises: UserError for another format, one whose package is missing or that has no float16, or a folder that cannot
-      be made; nothing is written then.
+      be made or holds other files; nothing is written then.
     """
     if to not in WAYS:
         raise UserError(f"no format {to!r}; one of {', '.join(WAYS)}")
@@ -26,6 +28,8 @@ def export(out: Outgoing, to: str, folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another --out")
     files = WAYS[to](out) | {"config.json": describe(out).encode()}
+    if others := sorted(file.name for file in folder.glob("*") if file.name not in files):
+        raise UserError(f"{folder} holds something else ({others[0]}); give another --out, or empty it")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         partial = folder / f"{name}.partial"

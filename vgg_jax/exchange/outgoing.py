@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
 from vgg_jax.model.chain import Layer, chain, walk
 from vgg_jax.settings import code, config as configs
@@ -154,7 +155,9 @@ def need(module: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except ImportError:
+    except (ImportError, OSError) as error:  # OSError: a library of PyTorch's cannot be loaded
         package = module.partition(".")[0]
         what = package if package == "safetensors" else f"'vgg_jax[{package}]'"
-        raise UserError(f"this needs {package}, which is not installed; pip install {what}") from None
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise UserError(f"this needs {package}, which is not installed; pip install {what}") from None
+        raise UserError(errors.broken_installation(error, what)) from None

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from vgg_jax.datasets.batches import normalise
 
-EVAL_BATCH = 512
+EVAL_BATCH = 512  # images of 32x32, a power of two
 IN_FLIGHT = 8  # batches dispatched ahead; with more than 32, several CPU devices wait for each other until JAX aborts
 
 Forward = Callable[[Any, jax.Array], jax.Array]  # (variables, uint8 images [B, H, W, 3]) -> logits [B, classes]
@@ -20,9 +20,13 @@ def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) 
     return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std), train=False))
 
 
-def batch_for(count: int) -> int:
-    """The batch in which so many images are evaluated: a power of two, so that few programs serve any number."""
-    return min(EVAL_BATCH, 1 << (count - 1).bit_length())
+def batch_for(count: int, side: int) -> int:
+    """The batch in which so many images of side x side are evaluated, fewer of larger ones.
+
+    It is a power of two, so that few programs serve any number.
+    """
+    most = max(1, EVAL_BATCH * 32**2 // max(side, 32) ** 2)
+    return min(1 << (most.bit_length() - 1), 1 << (count - 1).bit_length())
 
 
 def predict(
@@ -39,7 +43,7 @@ def predict(
       batch_size: 0 for `batch_for` these images.
       known: the logits of the images themselves, where there are some, so that they are not computed again.
     """
-    batch_size = batch_size or batch_for(len(images))
+    batch_size = batch_size or batch_for(*images.shape[:2])
     weighted = views(images, tta)
     weight, itself = next(weighted)
     logits = weight * (_predict(forward, variables, itself, batch_size) if known is None else known)

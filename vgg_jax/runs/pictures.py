@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from vgg_jax.datasets.load import Dataset
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TRAIN = "mean since the point before, with augmentation and dropout"  # what a record has of the training images
 COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}  # safe for colour-blind readers
@@ -56,7 +58,7 @@ def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
     """A grid of images [N, H, W, 3], uint8 or in [0, 1], with a title each."""
     columns, height = 8, 1.2  # images in a row, height of a cell; an image's sides are 0.95
     rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(columns * 1.4, rows * height * 1.4))
+    figure = _figure(figsize=(columns * 1.4, rows * height * 1.4))
     axis = figure.add_axes((0, 0, 1, 1))  # one for all images: sixty take seconds to lay out
     for i, (image, title) in enumerate(zip(images, titles)):
         left, top = i % columns, i // columns * height
@@ -67,13 +69,19 @@ def gallery(images: np.ndarray, titles: Sequence[str], file: Path) -> None:
     write(figure, file)
 
 
-def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+def _figure(**options: Any) -> "Figure":
+    from matplotlib.figure import Figure  # a third of a second, for which `predict` need not wait
+
+    return Figure(**options)
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any) -> tuple["Figure", Any]:
     """`pyplot.subplots` without global state: a notebook's backend and figures stay as they are."""
-    figure = Figure(figsize=figsize, layout="constrained")
+    figure = _figure(figsize=figsize, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
-def write(figure: Figure, file: Path) -> None:
+def write(figure: "Figure", file: Path) -> None:
     """Write a picture's file in one piece, so that a crash leaves no half-written one."""
     partial = file.with_suffix(f".{os.getpid()}.partial.png")
     figure.savefig(partial, dpi=110)

@@ -40,7 +40,7 @@ class Run:
     ):
         self.config, self.data, self.workdir, self.recipe, self.forward = config, data, workdir, recipe, forward
         self.checkpoints = Checkpoints(workdir)
-        batch = batch_for(max(len(data["validation"]), len(data["test"])))
+        batch = batch_for(max(len(data["validation"]), len(data["test"])), config.data.image_size)
         self.eval_batch = -(-batch // placement.size) * placement.size
         self.placement = placement
         self.loss = jax.jit(lambda logits, labels: recipe.loss(logits, labels).mean())

@@ -35,6 +35,9 @@ def check_value(name: str, field: Field, value: Any) -> None:
     if field.choices and value not in field.choices:
         hint = suggest(str(value), field.choices) or f"; one of {', '.join(field.choices)}"
         raise UserError(f"config.{name} cannot be {value!r}{hint}")
+    wanted = type(field.default)
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise UserError(f"config.{name} takes {_kind(name, wanted)}, not {value!r}")
     if field.low == -float("inf"):
         return
     for number in value if isinstance(value, tuple) else (value,):
@@ -170,18 +173,19 @@ def parse(field: str, text: str, old: Any) -> Any:
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(str(value))  # inf if the int is too large
-    whole = field in FIELDS and _is_whole(FIELDS[field])
-    allowed = (int,) if whole else (int, float)
-    numbers = not isinstance(value, tuple) or all(type(v) in allowed for v in value)
+    allowed = (int,) if field in FIELDS and _is_whole(FIELDS[field]) else (int, float)
+    numbers = field not in FIELDS or not isinstance(value, tuple) or all(type(v) in allowed for v in value)
     if type(value) is not type(old) or not numbers:
-        kind = {
-            "bool": "True or False",
-            "int": "a whole number",
-            "float": "a number",
-            "tuple": "whole numbers, as (512, 512)" if whole else "numbers, as (0.3, 0.4)",
-        }
-        raise UserError(f"config.{field} takes {kind[type(old).__name__]}, not {text!r}")
+        raise UserError(f"config.{field} takes {_kind(field, type(old))}, not {text!r}")
     return value
+
+
+def _kind(field: str, kind: type) -> str:
+    """In words, what a field of that type takes."""
+    if field not in FIELDS:
+        return f"a value of type {kind.__name__}"
+    many = "whole numbers, as (512, 512)" if _is_whole(FIELDS[field]) else "numbers, as (0.3, 0.4)"
+    return {bool: "True or False", int: "a whole number", float: "a number", str: "text", tuple: many}[kind]
 
 
 def suggest(name: str, known: Any) -> str:

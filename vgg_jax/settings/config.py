@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vgg_jax.console.errors import UserError
@@ -54,7 +55,7 @@ def _untyped(config: Config) -> Any:
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A checked copy of config with {"train.epochs": "1"} applied, each text parsed as its field's type."""
-    changed = ConfigDict(_untyped(config).to_dict())
+    changed = ConfigDict(_plain(_untyped(config).to_dict()))
     check_fields(flatten(_typed(changed)))
     to_json(_typed(changed))  # refuses what a run could not record
     for field, given in overrides.items():
@@ -70,8 +71,21 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
                 f"config.{field} is a group; set one of its fields, e.g. --config.{field}.{next(iter(old))}=VALUE"
             )
         section[leaf] = parse(field, _text(given), old)
-    check_values(flatten(_typed(changed)))
-    return _typed(FrozenConfigDict(changed))
+    try:
+        frozen = _typed(FrozenConfigDict(changed))  # lists are tuples from here on
+    except ValueError as error:  # a dict in a list
+        raise UserError(f"a field of the config cannot be kept ({str(error).splitlines()[0]})") from None
+    check_values(flatten(frozen))
+    return frozen
+
+
+def _plain(value: Any) -> Any:
+    """The value with Python's numbers in place of NumPy's."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _text(given: Any) -> str:

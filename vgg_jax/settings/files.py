@@ -53,7 +53,7 @@ def _find(path: str | Path) -> Path:
     file = flags.path(os.fspath(path))
     if not os.path.isfile(file):  # never raises, whatever the name
         if str(file.parent) in (".", "configs"):
-            file = SHIPPED / (file.stem + ".py")
+            file = SHIPPED / (file.name.removesuffix(".py") + ".py")
         if not os.path.isfile(file):
             names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_")))
             raise UserError(f"no config file {path}; shipped ones are {names}")
