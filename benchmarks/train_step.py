@@ -92,8 +92,11 @@ def compare(
     multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]
     losses = {name: worker.losses for name, worker in workers.items()}
     turns, peaks = [], []
+    names = list(workers)
     for done in range(1, rounds + 1):
-        turns.append({name: worker.turn(count) for name, worker in workers.items()})
+        first = (done - 1) % len(names)  # each round begins with another contender
+        taken = {name: workers[name].turn(count) for name in names[first:] + names[:first]}
+        turns.append({name: taken[name] for name in names})
         peaks.append({dtype: peak() for dtype, peak in peak_flops.items()})
         yield {
             "batch_size": config.train.batch_size,

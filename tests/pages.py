@@ -64,7 +64,8 @@ def study(folder: Path, points=7, seeds=3):
             "probes": bands | lengths | {"step": np.arange(4) * 10, "activation_std": rng.uniform(1, 2, (seeds, 4, 3))},
             "rates": {"losses": rng.uniform(1, 2, (1, 3, 8))},
             "around": {f"{place}_{key}": rng.uniform(1, 9, (seeds, *shape)) for place in around.PLACES
-                       for key, shape in (("ritz", (2, 6)), ("lines", (4, 5)), ("loss", ()), ("worst_loss", ()))},
+                       for key, shape in (("ritz", (2, 6)), ("residuals", (2, 6)), ("lines", (4, 5)),
+                                          ("loss", ()), ("worst_loss", ()))},
         }  # fmt: skip
         for stage, arrays in stages.items():
             kept.save(folder / f"{stage}_{name}.npz", {}, **arrays)

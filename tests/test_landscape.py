@@ -408,6 +408,34 @@ def test_one_probe_without_a_number_does_not_take_a_seeds_median():
     }  # fmt: skip
 
 
+def test_probes_at_a_learning_rate_of_0_are_left_out():
+    losses = np.array([[[1.0, 1.0], [1.0, 3.0], [1.0, 1.0]]])
+    distances, norms = np.array([[[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]]), np.array([[1.0, 1.0, 1.0]])
+    probed = {"update_losses": losses, "update_distances": distances, "gradient_norm": norms}
+    found = measures._along("update_", probed, np.array([[0.0, 4.0, 0.0]]), [0.5, 1.0])
+    assert {key: value.tolist() for key, value in found.items()} == {
+        "update_loss_band": [2.0], "update_predictiveness": [2.0], "update_relative_predictiveness": [2.0],
+        "update_beta_smoothness": [0.5],
+    }  # fmt: skip
+    still = measures._along("update_", probed, np.zeros((1, 3)), [0.5, 1.0])
+    assert all(np.isnan(value).all() for value in still.values())
+
+
+def test_holm_counts_only_what_was_measured():
+    numbers = {name: {m.key: values for m in measures.MEASURES} for name, values in (
+        ("plain", [2.0, 3.0, 4.0]), ("bn", [1.0, 1.5, 2.2]),
+    )}  # fmt: skip
+    for both in numbers.values():
+        both |= {m.key: [np.nan] * 3 for m in measures.MEASURES if m.where == measures.WHERE["equal_recomputed"]}
+    rows = verdict.judge(numbers)
+    taken = [row for row in rows if row["effects"]]
+    assert len(taken) == len(rows) - 7 and min(row["p_holm"] for row in taken) == pytest.approx(
+        len(taken) * min(row["p"] for row in taken)
+    )
+    assert {row["p_holm"] for row in rows if not row["effects"]} == {1.0}
+    assert f"about {0.05 * len(taken):.1f} of these {len(taken)} measures" in verdict.summary(rows)
+
+
 def test_holm_against_a_worked_example():
     assert inference.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert inference.holm([0.6, 0.9]) == [1.0, 1.0] and inference.holm([]) == []
@@ -443,6 +471,8 @@ def test_the_verdict_can_fall_either_way():
     diverged, _ = judged([np.inf] * 6, [1.0] * 6)
     assert diverged["holds"] == "yes" and np.isnan(diverged["effect"]) and verdict.effect(diverged) == "no number"
     assert judged([np.inf] * 5, [1.0] * 5)[0]["holds"] == "open"  # five of five may be chance
+    both, _ = judged([np.inf, *[3.0] * 5], [np.inf, *[1.0] * 5])  # a tie without a size, not a measured ratio of 1
+    assert np.isnan(both["effect"]) and (both["seeds_for"], both["seeds"]) == (5, 5)
     below, _ = judged([0.5] * 6, [-0.1] * 6)  # a fall has no ratio to a rise
     assert below["holds"] == "yes" and np.isnan(below["effect"])
     some, _ = judged([2.0, np.nan, 3.0, 4.0], [1.0, 1.0, 1.5, 2.2])
@@ -556,7 +586,8 @@ def what_the_files_hold(folder):
         np.testing.assert_array_equal(near["end_stored_ritz"], near["end_recomputed_ritz"])
         assert (equal["loss"] <= 2.29).all() and (near["equal_recomputed_loss"] != equal["loss"]).all()
     with np.load(folder / "path_bn.npz") as path:
-        assert path["steps"].tolist() == [0, 3, 6] and path["plane"].shape == (5, 5, 2)
+        assert path["steps"].tolist() == [0, 3, 6, 8] and path["plane"].shape == (5, 5, 2)
+        np.testing.assert_allclose(path["walked"][-1], 0, atol=1e-6)  # it ends in the network itself
         assert path["share"].sum() <= 1.0001 and (path["axes"][:, 0] < path["walked"].min(0)).all()
         workdir, c = folder / "bn" / "seed0", configs.from_json((folder / "bn" / "seed0" / "config.json").read_text())
         _, variables = load_model(workdir, "latest", c, 10)
@@ -612,14 +643,16 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
     ends(landscape.main, [*run, "--workdir", str(tmp_path / "b")], "batch_norm='none' get_model gives one with it")
 
 
-@pytest.mark.parametrize("fields", [
-    ["model.whitening=2"], ["optimizer.name=muon"],
-    ["augment.small_size=16", "model.global_pool=True", "model.stages=light"],
+@pytest.mark.parametrize(("fields", "needs"), [
+    (["model.whitening=2"], "model.whitening=0"), (["optimizer.name=muon"], "another optimizer than muon"),
+    (["augment.small_size=16", "model.global_pool=True", "model.stages=light"], "augment.small_size=0"),
+    (["train.micro_batch=64"], "train.micro_batch=0"), (["train.average=0.9"], "train.average=0"),
+    (["model.dtype=bfloat16"], "model.dtype=float32"),
 ])  # fmt: skip
-def test_what_the_study_cannot_measure_is_refused(fields, tmp_path, ends):  # noqa: F811
+def test_what_the_study_cannot_measure_is_refused(fields, needs, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run")]
     run += [f"--config.{field}" for field in fields]
-    ends(landscape.main, run, "error: the study needs config.model.whitening=0", "an optimizer with one learning rate")
+    ends(landscape.main, run, f"error: the study cannot measure this rightly; it needs {needs}")
     assert not (tmp_path / "run").exists()
 
 

@@ -118,7 +118,7 @@ def test_predictions_are_probabilities_of_arrays_and_files_alike(run, tmp_path):
         Image.fromarray(image).save(file)
     np.testing.assert_allclose(run.predict(files), probabilities, atol=1e-6)
     for wrong in (images / 255, images[:, :16], images[0], images[:0]):
-        with pytest.raises(vgg_jax.UserError, match="the run takes uint8 images"):
+        with pytest.raises(vgg_jax.UserError, match="takes one or more uint8 images"):
             run.predict(wrong)
 
 
@@ -286,8 +286,11 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     assert "on own data" in (best.export("safetensors") / "README.md").read_text()
     with pytest.raises(vgg_jax.UserError, match="has no validation images"):
         best.evaluate("validation")
-    with pytest.raises(vgg_jax.UserError, match="at least one image"):
+    with pytest.raises(vgg_jax.UserError, match="takes one or more uint8 images"):
         best.evaluate(vgg_jax.data("digits")["validation"])
+    images = arrays["test_images"]
+    with pytest.raises(vgg_jax.UserError, match="the images are of 3 classes, the run of 10"):
+        best.evaluate(vgg_jax.data(train=(images[:3], [0, 1, 2]), test=(images[:3], [0, 1, 2]))["test"])
     code._known.clear()
     Image.fromarray(arrays["test_images"][0]).save(tmp_path / "digit.png")
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])

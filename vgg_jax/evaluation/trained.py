@@ -103,9 +103,8 @@ class TrainedRun:
             shrink = self.config.data.shrink if as_trained else "area"
             return np.stack([read_picture(file, size, shrink, most) for file in pictures])
         if pictures.dtype != np.uint8 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
-            raise UserError(
-                f"the run takes uint8 images [N, {size}, {size}, 3], not {pictures.dtype} {list(pictures.shape)}"
-            )
+            given = f"{pictures.dtype} {list(pictures.shape)}"
+            raise UserError(f"the run takes one or more uint8 images [N, {size}, {size}, 3], not {given}")
         return pictures
 
     @property
@@ -144,12 +143,7 @@ class TrainedRun:
           another number of classes, or when the network had diverged.
         """
         name = split if isinstance(split, str) else "given"
-        dataset = self.data(split) if isinstance(split, str) else split
-        if not len(dataset):
-            raise UserError("evaluate takes at least one image")
-        if len(dataset.class_names) != len(self.class_names):
-            raise UserError(f"the images are of {len(dataset.class_names)} classes, the run of {len(self.class_names)}")
-        self.pixels(dataset.images)
+        dataset = self.data(split) if isinstance(split, str) else self._checked(split)
         logits = self._finite_logits(dataset.images)
         found = {
             "checkpoint": self.checkpoint,
@@ -217,6 +211,12 @@ class TrainedRun:
             else:
                 where = "--config.data.data_dir=DIR says where the right ones are"
             raise UserError(f"the {split} images are not those of the run (the fingerprint differs); {where}")
+        return dataset
+
+    def _checked(self, dataset: Dataset) -> Dataset:
+        if len(dataset.class_names) != len(self.class_names):
+            raise UserError(f"the images are of {len(dataset.class_names)} classes, the run of {len(self.class_names)}")
+        self.pixels(dataset.images)
         return dataset
 
     def _find_chosen_on(self) -> str:

@@ -31,9 +31,16 @@ def main(argv: Sequence[str]) -> None:
     config = configs.load(given.config, overrides)
     if "landscape.seeds" not in configs.flatten(config):
         raise UserError(f"{given.config} has no landscape fields; see configs/landscape.py")
-    if config.model.whitening or config.augment.small_size or config.optimizer.name == "muon":
-        zero = "config.model.whitening=0 and config.augment.small_size=0"
-        raise UserError(f"the study needs {zero}, and an optimizer with one learning rate, not muon")
+    unfit = {
+        "model.whitening=0": config.model.whitening,
+        "augment.small_size=0": config.augment.small_size,
+        "train.average=0": config.train.average,
+        "train.micro_batch=0": configs.micro_batches(config) > 1,
+        "model.dtype=float32": config.model.dtype != "float32",
+        "another optimizer than muon, which has two learning rates": config.optimizer.name == "muon",
+    }
+    if found := [needed for needed, differs in unfit.items() if differs]:
+        raise UserError(f"the study cannot measure this rightly; it needs {', '.join(found)}")
     if any(code.of(config, name) for name in code.TRAINING):
         raise UserError("the study takes a network and data of one's own, but no other functions")
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)

@@ -34,7 +34,7 @@ def measure(config: Config, network: Network, dataset: Dataset, folder: Path) ->
     ritz and residuals [seeds, 2, iterations] of the Hessian, plain and filter-normalised.
     All NaN where a seed never came under the equal loss.
     """
-    fields, found, programs = config.landscape, {}, {}
+    fields, found, programs, like = config.landscape, {}, {}, {}
     progress = Progress(len(PLACES) * fields.seeds, f"around {network.name}", " networks")
     for name, (moment, statistics) in PLACES.items():
         kind = statistics if network.variables[0]["batch_stats"] else "stored"  # all the same without BatchNorm
@@ -47,9 +47,9 @@ def measure(config: Config, network: Network, dataset: Dataset, folder: Path) ->
             file = folder / f"around_{network.name}_{moment}_{kind}_seed{seed}.npz"
             seeds.append(_one(network, moment, place, seed, programs[kind], file))
             progress.update(1)
-        known = next((one for one in seeds if one), _shapes(fields))
-        whole = [one or {key: np.full_like(value, np.nan) for key, value in known.items()} for one in seeds]
-        found |= {f"{name}_{key}": np.array([one[key] for one in whole]) for key in known}
+        like = like or seeds[0]  # the first place is the end of training, which every seed has
+        whole = [one or {key: np.full_like(value, np.nan) for key, value in like.items()} for one in seeds]
+        found |= {f"{name}_{key}": np.array([one[key] for one in whole]) for key in like}
     progress.close()
     return found
 
@@ -96,12 +96,6 @@ def _one(network: Network, moment: str, place: int, seed: int, program: Any, fil
     key = jax.random.key(np.uint32(seed))
     measure = functools.partial(program, variables["params"], variables["batch_stats"], key)
     return kept.measured(file, network.of(place), measure)
-
-
-def _shapes(fields: Landscape) -> Arrays:
-    pair = np.zeros((2, fields.hessian_iterations))
-    lines = np.zeros((fields.directions, len(LINE)))
-    return {"lines": lines, "worst_loss": np.zeros(()), "ritz": pair, "residuals": pair, "loss": np.zeros(())}
 
 
 def rise(lines: np.ndarray, distance: float) -> np.ndarray:

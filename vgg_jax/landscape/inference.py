@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import binomtest, t
+from scipy.special import bdtr, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -14,7 +14,7 @@ class Effect(NamedTuple):
     """Of one number per seed, paired: both networks of a seed begin alike and see the same images in the same order.
 
     Attributes:
-      mean: of the seeds; NaN where a number is not finite.
+      mean: of the seeds; NaN where a number is not finite, or for no seed.
       low, high: Student's interval of the mean; infinite for one seed, NaN where a number is not finite.
       p: of Student's paired test, two-sided; that of the sign test where a number is not finite; 1 for one seed.
       positive, seeds: how many seeds have a number above 0, and how many there are; ties count in neither.
@@ -34,15 +34,15 @@ def effect(values: Sequence[float]) -> Effect:
     """The effect in values, one per seed; an infinite one has a sign, but no size."""
     n, positive = len(values), sum(value > 0 for value in values)
     untied = positive + sum(value < 0 for value in values)
-    p = float(binomtest(positive, untied).pvalue) if untied else 1.0
+    p = min(1.0, 2 * float(bdtr(min(positive, untied - positive), untied, 0.5)))
     if not values or not all(map(math.isfinite, values)):
         return Effect(math.nan, math.nan, math.nan, p, positive, untied, p)
     mean = statistics.mean(values)
     if n == 1:
         return Effect(mean, -math.inf, math.inf, 1.0, positive, untied, p)
     error = statistics.stdev(values) / math.sqrt(n)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    student = 2 * float(t.sf(abs(mean) / error, n - 1)) if error else float(not mean)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+    student = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error else float(not mean)
     return Effect(mean, mean - half, mean + half, student, positive, untied, p)
 
 

@@ -92,7 +92,10 @@ def numbers(config: Config, network: Network, found: Mapping[str, Arrays]) -> di
 
 
 def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[str, np.ndarray]:
-    """Medians over the probes: at the start the plain network's gradient nearly vanishes, later a probe may explode."""
+    """Medians over the probes: at the start the plain network's gradient nearly vanishes, later a probe may explode.
+
+    Probes where the move has no length, at a learning rate of 0, are left out.
+    """
     losses, distances = probed[f"{prefix}losses"], probed[f"{prefix}distances"]
     change = distances.max(-1)
     found = {
@@ -101,7 +104,12 @@ def _along(prefix: str, probed: Arrays, length: np.ndarray, sizes: Any) -> dict[
         "relative_predictiveness": change / probed["gradient_norm"],
         "beta_smoothness": probe.smoothness(distances, length, sizes),
     }
-    return {f"{prefix}{key}": np.median(_no_nan(x), -1) for key, x in found.items()}
+    moved = np.nan_to_num(length, nan=1.0) > 0
+
+    def median(values: np.ndarray) -> np.ndarray:
+        return np.array([np.median(one[kept]) if kept.any() else np.nan for one, kept in zip(_no_nan(values), moved)])
+
+    return {f"{prefix}{key}": median(x) for key, x in found.items()}
 
 
 def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,8 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
         {f"weights of {w.name}": kept.digest(v), f"weights of {w.name} at equal loss": kept.digest(e and e.variables)}
         for w, v, e in zip(workdirs, variables, equal)
     ]
-    path = snapshots.read_path(workdirs[0], variables[0])
+    path = [one for one in snapshots.read_path(workdirs[0], variables[0]) if one.step < recipe.total_steps]
+    path.append(Snapshot(recipe.total_steps, math.nan, variables[0]))
     return Network(
         name, base, workdirs, recipe.model, variables, equal, path, _settings(config, base, splits), weights
     )  # fmt: skip

@@ -62,7 +62,8 @@ def smoothness(distances: np.ndarray, length: np.ndarray, step_sizes: Any) -> np
 
     length: ||m||; along the gradient it is ||g||.
     """
-    return (distances / (np.asarray(step_sizes) * np.asarray(length)[..., None])).max(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a move of no length
+        return (distances / (np.asarray(step_sizes) * np.asarray(length)[..., None])).max(-1)
 
 
 def make_measure(

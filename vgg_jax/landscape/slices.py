@@ -41,7 +41,8 @@ def path(config: Config, network: Network, dataset: Dataset, folder: Path) -> Ar
     recomputed at every point, since those stored belong to the end.
 
     Returns: plane [P, P, 2], loss and accuracy; axes [2, P], Euclidean distances from the end along both components;
-      walked [T, 2], the snapshots' places in the plane; steps [T]; share [2], the components' shares of the variance.
+      walked [T, 2], the snapshots' places in the plane; steps [T]; share [2], the components' shares of the snapshots'
+      summed squared distances from the end.
     """
     fields, end = config.landscape, network.variables[0]
     flat, unravel = ravel_pytree(end["params"])

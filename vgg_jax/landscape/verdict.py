@@ -20,9 +20,8 @@ def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str,
     with a NaN, which never came under the equal loss, are left out.
     """
     rows = [_row(measure, values["plain"][measure.key], values["bn"][measure.key]) for measure in MEASURES]
-    for row, p in zip(rows, inference.holm([row["p"] for row in rows])):
-        row["p_holm"] = p
-    return rows
+    corrected = iter(inference.holm([row["p"] for row in rows if row["effects"]]))
+    return [row | {"p_holm": next(corrected) if row["effects"] else 1.0} for row in rows]
 
 
 def _row(measure: Measure, without: Sequence[float], having: Sequence[float]) -> dict[str, Any]:
@@ -53,12 +52,15 @@ def _row(measure: Measure, without: Sequence[float], having: Sequence[float]) ->
 
 
 def _change(measure: Measure, a: float, b: float) -> float:
-    """From a without to b with BatchNorm: b - a of shares, else log(b / a), infinite where that has no number."""
+    """From a without to b with BatchNorm: b - a of shares, else log(b / a).
+
+    Infinite where a ratio has no number but b is more or less than a, NaN where it is neither (both infinite).
+    """
     if measure.share:
         return b - a if a != b else 0.0
     if 0 < a < math.inf and 0 < b < math.inf:
         return math.log(b / a)
-    return math.copysign(math.inf, b - a) if a != b else 0.0
+    return math.copysign(math.inf, b - a) if a != b else math.nan
 
 
 def _exp(x: float) -> float:
@@ -77,9 +79,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         apart = f"; with stored statistics {_count(stored)}" if stored else ""
         lines.append(f"- BatchNorm and {claim}: {_count([row for row in mine if row not in stored])}{apart}.")
     corrected = sum(row["p_holm"] < 1 - inference.CONFIDENCE for row in rows)
-    chance = (1 - inference.CONFIDENCE) * len(rows)
+    taken = sum(bool(row["effects"]) for row in rows)
+    chance = (1 - inference.CONFIDENCE) * taken
     lines.append(
-        f"- Without any effect, about {chance:.1f} of these {len(rows)} measures would come out for or against by "
+        f"- Without any effect, about {chance:.1f} of these {taken} measures would come out for or against by "
         f"chance; {corrected} of them stand with Holm's correction. They are not independent of each other."
     )
     return "\n".join(lines)

@@ -16,7 +16,7 @@ RELIABLE = (
 
 
 def evaluations(runs: Sequence[RunFiles], plots: Plots) -> Html:
-    """What `evaluate` found of each run, folded where there are several reports."""
+    """What `evaluate` found of each run; all reports but the first two are folded."""
     reports = [(run, name, report) for run in runs for name, report in run.evaluations.items()]
     parts: list[Html] = []
     least = scored.least_accuracy([report for *_, report in reports])

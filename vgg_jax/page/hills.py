@@ -39,7 +39,7 @@ def planes(both: Both) -> tuple[dict[str, Figure], dict[str, Figure], int]:
         contours[name] = _contour(axis, axis, kinds, scale, ("first direction", "second direction")) | {
             "choices": kinds
         }
-    return hills, contours, sum(int((~np.isfinite(height)).sum()) for height in heights.values())
+    return hills, contours, not all(np.isfinite(height).all() for height in heights.values())
 
 
 def _scale(heights: Iterable[np.ndarray]) -> dict[str, float]:
@@ -185,12 +185,18 @@ def rates(both: Both) -> Figure:
     return _line(bands, "training step", "training loss")
 
 
+KNOWN = 0.01  # the largest residual of an eigenvalue that is drawn, as a share of it
+
+
 def sharpness(both: Both) -> Figure:
-    """The five largest eigenvalues of the filter-normalised Hessian, one line per seed."""
+    """The largest eigenvalues of the filter-normalised Hessian, one line per seed: up to five, while they are known."""
     traces = []
     for name, arrays in both.items():
-        for seed, values in enumerate(arrays["end_recomputed_ritz"][:, 1]):
-            top = np.sort(values)[::-1][:5]
+        spectra = (arrays[f"end_recomputed_{key}"][:, 1, ::-1] for key in ("ritz", "residuals"))
+        for seed, (values, residuals) in enumerate(zip(*spectra)):
+            known = residuals <= KNOWN * np.abs(values)
+            known[0] = True  # its residual stands under the verdict
+            top = values[: min(5, int(np.cumprod(known).sum()))]
             marks = {"mode": "lines+markers", "marker": {"symbol": SYMBOLS[name], "color": COLOURS[name], "size": 7}}
             more = marks | {"showlegend": seed == 0, "legendgroup": name}
             traces.append(_trace(name, np.arange(1, len(top) + 1), top, **more))

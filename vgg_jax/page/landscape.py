@@ -77,13 +77,13 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
 
 def _planes(study: StudyFiles, plots: Plots) -> Html:
     both = study.stages["planes"]
-    three, flat, lost = hills.planes(both)
+    three, flat, holes = hills.planes(both)
     choice = element("select", [element("option", s, value=n) for n, s in enumerate(STATISTICS)], class_="choice")
     said = (
         "Training loss around the end of training, in two random filter-normalised directions, first seed. Both have "
         "the same scale, and turn together. "
     )
-    said += f"{lost} points are holes: the loss there is not finite. " if lost else ""
+    said += "Where there are holes, the loss is not finite. " if holes else ""
     return join([
         element("h3", "Loss surfaces"),
         element("p", said, element("label", "BatchNorm statistics ", choice), class_="said"),
@@ -104,7 +104,10 @@ def _path(study: StudyFiles, plots: Plots) -> Html:
 def _around(study: StudyFiles, plots: Plots) -> Html:
     both = study.stages["around"]
     figures = [plots.add(figure, f"Mean loss on random lines, {where}") for where, figure in hills.lines(both).items()]
-    said = "Largest eigenvalues at the end of training, recomputed statistics, one line per seed"
+    said = (
+        "Largest eigenvalues at the end of training, recomputed statistics, one line per seed; "
+        f"those that are known to {hills.KNOWN:.0%}"
+    )
     return join([
         element("h3", "Sharpness"),
         element("div", figures, plots.add(hills.sharpness(both), said), class_="grid"),

@@ -20,7 +20,7 @@ SHAPES = {
     "rates": {"losses": 3},
     "planes": {"plane": 4, "axis": 1},
     "path": {"plane": 3, "axes": 2, "walked": 2, "steps": 1, "share": 1},
-    "around": {f"{place}_{key}": n for place in PLACES for key, n in (("lines", 3), ("ritz", 3))},
+    "around": {f"{place}_{key}": n for place in PLACES for key, n in (("lines", 3), ("ritz", 3), ("residuals", 3))},
 }  # fmt: skip
 STILL = {  # pictures that serve where a stage's arrays are not there
     "probes": {
