@@ -44,7 +44,6 @@ class Run:
         self.eval_batch = -(-batch // placement.size) * placement.size
         self.placement = placement
         self.loss = jax.jit(lambda logits, labels: recipe.loss(logits, labels).mean())
-        self.schedule = jax.jit(recipe.schedule)
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None
         self.tested: tuple[int, Any] = -1, None  # step and logits of the last evaluation on test images
@@ -99,7 +98,7 @@ class Run:
         record: Record = {
             "step": step,
             "epoch": step // self.recipe.steps_per_epoch,
-            "learning_rate": float(self.schedule(step - 1)),  # at the last step taken
+            "learning_rate": float(jnp.asarray(self.recipe.schedule(step - 1))),  # at the last step taken
             "train_loss": float(sums["loss"] / sums["count"]),
             "train_accuracy": float(sums["correct"] / sums["count"]),
         }
