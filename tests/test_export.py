@@ -265,6 +265,7 @@ def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monk
     ends(cli._dispatch, [*argv, "tflite"], "tflite")
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out" / "README.md")], "is a file", "--out")
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out")], "holds something else (README.md)")
+    (tmp_path / "out" / ".gitattributes").touch()  # as in a clone of a Hub repository
     cli._dispatch([*argv, "safetensors", "--out", str(tmp_path / "out")])  # the same again
     for to in ("onnx", "stablehlo"):
         ends(cli._dispatch, [*argv, to, "--half"], f"--half is for safetensors and pytorch, not for {to}")

@@ -28,7 +28,7 @@ def export(out: Outgoing, to: str, folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another --out")
     files = WAYS[to](out) | {"config.json": describe(out).encode()}
-    if others := sorted(file.name for file in folder.glob("*") if file.name not in files):
+    if others := sorted(file.name for file in folder.glob("[!.]*") if file.name not in files):  # .git may be there
         raise UserError(f"{folder} holds something else ({others[0]}); give another --out, or empty it")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

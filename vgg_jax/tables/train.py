@@ -103,7 +103,8 @@ def _prepare(jobs: Mapping[str, Sequence[Job]], check: Callable[[dict[str, Datas
             loaded[key] = next(same, new)  # in memory once, however many fields differ
         if check:
             check(loaded[key])
-        entry.check_fits(config, loaded[key])
+        if number <= len(jobs):  # the first seed of a row: a second does not fit differently
+            entry.check_fits(config, loaded[key])
         if entry.is_there(workdir):
             entry.check_same(workdir, config, loaded[key])
         runs.append(_Run(f"{number} of {len(ordered)}", f"{name}, seed {config.seed}", config, workdir, loaded[key]))
