@@ -12,5 +12,5 @@ from configs.vgg_a import get_config as vgg_a_config
 
 def get_config() -> ConfigDict:
     config = vgg_a_config()
-    config.model.head_dropout = (0.5, 0.5, 0)
+    config.model.update(head_dropout=(0.5, 0.5, 0), kernel_init="pytorch", bias_init="pytorch")
     return config

@@ -12,5 +12,5 @@ from configs.vgg_a_dropout_bn_res import get_config as vgg_a_dropout_bn_res_conf
 
 def get_config() -> ConfigDict:
     config = vgg_a_dropout_bn_res_config()
-    config.model.update(activation="leaky_relu", kernel_init="kaiming_leaky")
+    config.model.activation = "leaky_relu"
     return config

@@ -12,5 +12,5 @@ from configs.vgg_a import get_config as vgg_a_config
 
 def get_config() -> ConfigDict:
     config = vgg_a_config()
-    config.model.update(stages="light", hidden=(128, 128))
+    config.model.update(stages="light", hidden=(128, 128), kernel_init="pytorch", bias_init="pytorch")
     return config

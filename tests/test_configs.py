@@ -34,8 +34,8 @@ PICTURES = True
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "default"))
 RECIPES = [n for n in NAMES if not n.startswith("landscape")]  # test_landscape.py tests those
 # Together they use every choice and switch of all recipes.
-TRAINED = ["bn_dropout", "modern", "speedrun"]
-TRAINED += ["vgg_a_dropout_bn_res_leaky", "vgg_a_dropout_bn", "vgg_a_mse", "vgg_light"]
+TRAINED = ["bn_dropout", "plain_tied", "modern", "speedrun", "vgg_light"]
+TRAINED += ["vgg_a_leaky_relu", "vgg_a_mse", "vgg_a_dropout_bn", "vgg_a_dropout_bn_res"]
 if ALL:
     TRAINED = RECIPES
 
@@ -108,11 +108,13 @@ def test_what_a_field_may_be_is_what_the_code_knows():
 
 
 def test_the_first_seeds_rows_differ_only_in_batch_norm_and_dropout():
-    rows = {name: configs.flatten(config(name, {})) for name in ("bn_dropout", "bn", "dropout", "plain")}
-    allowed = {"model.batch_norm", "model.stage_dropout", "model.head_dropout"}
-    for row in rows.values():
-        assert {k for k in row if row[k] != rows["bn"][k]} <= allowed
-    assert len({json.dumps(row) for row in rows.values()}) == 4
+    rows = {row.config: configs.flatten(config(row.config, {})) for row in TABLES["project1"]}
+    dropout = {"model.stage_dropout", "model.head_dropout", "model.spatial_dropout"}
+    changed = {name: {k for k in row if row[k] != rows["bn"][k]} for name, row in rows.items()}
+    assert changed == {
+        "bn_dropout": dropout, "dropout": dropout | {"model.batch_norm"}, "bn": set(),
+        "plain_tied": {"model.batch_norm", "model.tied"}, "plain": {"model.batch_norm"},
+    }  # fmt: skip
     recipe = rows["bn_dropout"]
     expected = {
         "optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.momentum": 0.9,
@@ -120,10 +122,16 @@ def test_the_first_seeds_rows_differ_only_in_batch_norm_and_dropout():
         "schedule.name": "step", "schedule.decay_rate": 0.5, "schedule.decay_epochs": 25.0,
         "train.batch_size": 128, "train.epochs": 300, "augment.flip": "random", "augment.crop": 0,
         "loss.name": "cross_entropy", "model.stages": "D", "model.hidden": (512,),
-        "model.batch_norm_epsilon": 1e-3, "model.kernel_init": "msr",
+        "model.batch_norm_epsilon": 1e-5, "model.batch_norm_head": False, "data.normalization": "half",
+        "model.kernel_init": "msr", "model.bias_init": "pytorch", "model.spatial_dropout": True,
         "model.stage_dropout": (0.3, 0.4, 0.4, 0.4, 0.4), "model.head_dropout": (0.5, 0.5),
     }  # fmt: skip
     assert {k: recipe[k] for k in expected} == expected
+    parameters = {name: sum(row.parameters for row in count(VGG(**config(name, {}).model))) for name in rows}
+    normed, without = 14_990_922, 14_982_474  # counted by hand from project 1's code
+    assert parameters == {
+        "bn_dropout": normed, "dropout": without, "bn": normed, "plain_tied": 4_953_162, "plain": without,
+    }  # fmt: skip
 
 
 SEED2 = [row.config for row in TABLES["project2"]]
@@ -150,6 +158,8 @@ def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
     assert len({repr(networks[name]) for name in SEED2 if name not in by_recipe_alone}) == len(SEED2) - 3
     assert len({json.dumps(recipe) for recipe in recipes.values()}) == len(SEED2) == 11
     base = recipes["vgg_a"]
+    init = {"model.kernel_init", "model.bias_init"}  # project 2 initialises VGG_A and VGG_BatchNorm alone by Xavier
+    dropout = init | {"model.head_dropout"}
     changed = {name: {k for k, v in recipe.items() if v != base[k]} for name, recipe in recipes.items()}
     assert changed == {
         "vgg_a": set(),
@@ -157,14 +167,12 @@ def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
         "vgg_a_mse": {"loss.name"},
         "vgg_a_bn": {"model.batch_norm"},
         "vgg_a_bn_sgd": {"model.batch_norm", "optimizer.name"},
-        "vgg_a_dropout": {"model.head_dropout"},
-        "vgg_a_dropout_bn": {"model.head_dropout", "model.batch_norm"},
-        "vgg_light": {"model.stages", "model.hidden"},
-        "vgg_a_dropout_bn_res": {"model.head_dropout", "model.batch_norm", "model.residual"},
+        "vgg_a_dropout": dropout,
+        "vgg_a_dropout_bn": dropout | {"model.batch_norm"},
+        "vgg_light": init | {"model.stages", "model.hidden"},
+        "vgg_a_dropout_bn_res": dropout | {"model.batch_norm", "model.residual"},
         "vgg_a_leaky_relu": {"model.activation", "model.kernel_init"},
-        "vgg_a_dropout_bn_res_leaky": {
-            "model.head_dropout", "model.batch_norm", "model.residual", "model.activation", "model.kernel_init",
-        },
+        "vgg_a_dropout_bn_res_leaky": dropout | {"model.batch_norm", "model.residual", "model.activation"},
     }  # fmt: skip
     expected = {
         "optimizer.name": "adam", "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0,
@@ -177,7 +185,7 @@ def test_the_second_seeds_rows_are_networks_and_recipes_of_their_own():
 
 @pytest.mark.parametrize("name", ["vgg_a_dropout_bn_res", "vgg_a_dropout_bn_res_leaky"])
 def test_residual_reaches_every_block(name):
-    """All eight convolutions of VGG-A are blocks of two, and the five that widen have a projection."""
+    """All eight convolutions of VGG-A are blocks of two, and the four that widen have a projection."""
     rows = {row.name for row in count(VGG(**config(name, {}).model)) if row.name.startswith(("conv", "proj"))}
     blocks = ("1_1", "2_1", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2")
     widening = ("1_1", "2_1", "3_1", "4_1")
@@ -199,11 +207,11 @@ ONE_PIXEL = {"model.stages": "A", "model.pool": "first", "model.hidden": (), "mo
 
 
 @pytest.mark.parametrize(("name", "fields", "words"), [
-    ("bn", {"train.batch_size": 1}, "train.batch_size=1: BatchNorm after a dense layer .* smallest that works is 2$"),
-    ("bn", {"train.batch_size": 1, "train.micro_batch": 4}, "train.batch_size=1: .* smallest that works is 2$"),
-    ("bn", {"train.micro_batch": 1}, "train.micro_batch=1: .* smallest that works is 2$"),
-    ("bn", {"train.micro_batch": 1, "train.batch_size": 9}, "train.micro_batch=1: .* smallest that works is 3$"),
-    ("bn", {"train.micro_batch": 1, "train.batch_size": 7}, "train.micro_batch=1: .* smallest that works is 7$"),
+    ("default", {"train.batch_size": 1}, "batch_size=1: BatchNorm after a dense layer .* smallest that works is 2$"),
+    ("default", {"train.batch_size": 1, "train.micro_batch": 4}, "train.batch_size=1: .* smallest that works is 2$"),
+    ("default", {"train.micro_batch": 1}, "train.micro_batch=1: .* smallest that works is 2$"),
+    ("default", {"train.micro_batch": 1, "train.batch_size": 9}, "train.micro_batch=1: .* smallest that works is 3$"),
+    ("default", {"train.micro_batch": 1, "train.batch_size": 7}, "train.micro_batch=1: .* smallest that works is 7$"),
     ("speedrun", {"train.micro_batch": 1, "data.image_size": 8}, "on a map of one pixel .* smallest that works is 2$"),
     ("speedrun", {"train.micro_batch": 1, "augment.small_size": 8}, "on a map of one pixel"),
     ("bn", ONE_PIXEL | {"train.batch_size": 1}, "train.batch_size=1: BatchNorm on a map of one pixel"),
@@ -217,8 +225,8 @@ def test_batch_norm_is_never_given_one_value_per_channel(name, fields, words):
 
 
 @pytest.mark.parametrize(("name", "fields"), [
-    ("bn", {"train.batch_size": 2}),
-    ("bn", {"train.batch_size": 9, "train.micro_batch": 3}),
+    ("default", {"train.batch_size": 2}),
+    ("default", {"train.batch_size": 9, "train.micro_batch": 3}),
     ("plain", {"train.batch_size": 1}),
     ("vgg_a_bn", {"train.batch_size": 1}),  # its last map has 2x2 pixels, its head no BatchNorm
     ("bn", ONE_PIXEL | {"train.batch_size": 1, "data.image_size": 64}),

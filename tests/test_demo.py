@@ -91,7 +91,7 @@ def test_a_look_has_the_probabilities_of_predict(run, look):
 
 
 @pytest.mark.parametrize("fields", [{}, {"pool": "first"}, {"batch_norm": "after"}, {"batch_norm": "none"},
-                                    {"residual": True}])  # fmt: skip
+                                    {"batch_norm": "none", "tied": True}, {"residual": True}])  # fmt: skip
 def test_the_maps_are_what_the_stages_give(fields):
     """Of a ReLU network nothing is below zero before a BatchNorm; every stage is there, before its last pool."""
     model = VGG("speed", 10, 0.05, (), **fields)

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from flax import linen as nn, traverse_util
 
+from vgg_jax.model.layers import Dropout
 from vgg_jax.model.network import count
 from vgg_jax.model.vgg import ACTIVATIONS, KERNEL_INITS, VGG
-from vgg_jax.settings.fields import STAGES
+from vgg_jax.settings.stages import STAGES
 
 IMAGES = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 SMALL = {"stages": "light", "width": 0.5, "hidden": (8,)}
@@ -23,6 +24,10 @@ def shapes(model):
     return {"/".join(path): leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
+def shapes_of_params(model):
+    return jax.eval_shape(model.init, jax.random.key(0), IMAGES)["params"]
+
+
 def call_order(model):
     return [row.name for row in count(model)]
 
@@ -31,7 +36,7 @@ def call_order(model):
     ("model", "parameters", "multiply_adds"),
     [
         (VGG(hidden=(512, 512), batch_norm_head=False), 15_253_578, 313_725_952),  # as published for VGG16-BN
-        (VGG(), 14_991_946, 313_463_808),  # project 1: one hidden layer, BatchNorm after it too
+        (VGG(), 14_991_946, 313_463_808),  # the default: one hidden layer, BatchNorm after it too
         (VGG(batch_norm="none"), 14_982_474, 313_463_808),
         (VGG(stages="A", hidden=(512, 512), batch_norm="none"), 9_750_922, 153_293_824),
     ],
@@ -159,6 +164,39 @@ def test_dropout_changes_training_only_and_no_parameter(where):
     assert not np.allclose(outputs[0], outputs[2])
 
 
+def test_spatial_dropout_drops_whole_maps_and_single_elements_of_the_head():
+    layer, x = Dropout(0.5, spatial=True), jnp.ones((64, 8, 8, 10))
+    y = np.asarray(layer.apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0.0, 2.0}
+    assert abs(y.mean() - 1) < 0.2 and len({row.tobytes() for row in y[:, 0, 0]}) > 60  # a choice for each image
+    found = {}
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, Dropout):
+            found[context.module.name] = context.module.spatial
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        variables(
+            VGG(stages="B", width=1 / 16, stage_dropout=(0.3,) * 5, head_dropout=(0.5, 0.5), spatial_dropout=True)
+        )
+    assert found == {f"dropout{s}_1": True for s in range(1, 6)} | {"dropout_fc1": False, "dropout_logits": False}
+
+
+def test_tied_convolutions_of_one_width_are_one_layer():
+    own, tied = shapes(VGG(stages="E", batch_norm="none")), shapes(VGG(stages="E", batch_norm="none", tied=True))
+    kernels = {name: shape for name, shape in tied.items() if "conv" in name and name.endswith("kernel")}
+    widening = {f"params/conv{s}_1/kernel" for s in (1, 2, 3, 4)}
+    assert kernels.keys() == widening | {f"params/conv{width}/kernel" for width in (64, 128, 256, 512)}
+    assert all(own[name] == tied[name] for name in widening)
+    model = VGG(stages="B", width=1 / 16, hidden=(8,), batch_norm="none", tied=True)
+    v = variables(model)
+    assert sum(row.parameters for row in count(model)) == sum(leaf.size for leaf in jax.tree.leaves(v["params"]))
+    untied = {name: v["params"].get(name, v["params"]["conv32"]) for name in shapes_of_params(model.clone(tied=False))}
+    untied |= {f"conv{s}_2": v["params"][f"conv{4 * 2 ** (s - 1)}"] for s in (1, 2, 3)}
+    np.testing.assert_array_equal(model.apply(v, IMAGES), model.clone(tied=False).apply({"params": untied}, IMAGES))
+
+
 def test_activation_reaches_every_block():
     calls = []
     model = VGG(stages="B", width=1 / 16, hidden=(8, 8), residual=True, activation="spy")
@@ -209,6 +247,17 @@ def test_kernel_init_reaches_convolutions_and_dense_layers(name, conv_std, dense
     np.testing.assert_allclose(params["fc1"]["kernel"].std(), dense_std, rtol=0.02)
     biases = [leaf for path, leaf in traverse_util.flatten_dict(params).items() if path[-1] == "bias"]
     assert all((bias == 0).all() for bias in biases)
+
+
+def test_pytorchs_initialisation_of_kernels_and_biases():
+    """Both uniform within 1 / sqrt(fan_in); BatchNorm's biases stay at 0."""
+    model = VGG(stages="light", width=4, hidden=(64,), kernel_init="pytorch", bias_init="pytorch")
+    params = variables(model)["params"]
+    for name, fan_in in (("conv2_1", 9 * 64), ("fc1", 8192), ("logits", 64)):
+        for leaf in params[name].values():
+            assert 0.8 < np.abs(leaf).max() * fan_in**0.5 <= 1 and leaf.min() < 0 < leaf.max()
+    np.testing.assert_allclose(params["conv2_1"]["kernel"].std(), (3 * 9 * 64) ** -0.5, rtol=0.02)
+    assert (params["bn2_1"]["bias"] == 0).all()
 
 
 def test_dtype_is_of_the_computation_not_of_parameters_or_logits():

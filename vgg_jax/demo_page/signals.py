@@ -45,19 +45,20 @@ def watch(
     wanted = _last_layers(model, variables, images)
     maps: dict[str, jax.Array] = {}
     values: dict[str, tuple[jax.Array, jax.Array | None]] = {}
+    block = ""
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal block
         layer = context.module
+        block = args[3] if _is_block(context) else block
         if dropout_key is not None and _is_off(layer) and context.method_name == "__call__":
             return _drop(layer, call, args[0])
         output = call(*args, **kwargs)
         name = _name(model, context, args, output)
-        if name in wanted and wanted[name] not in maps:
-            stage = wanted[name]
-            output = output + added[stage] if added and stage in added else output
-            maps[stage] = output
+        if (stage := wanted.get(name)) and stage not in maps:
+            maps[stage] = output = output + added[stage] if added and stage in added else output
         if context.method_name == "__call__" and isinstance(layer, (nn.BatchNorm, nn.Conv)) and output.ndim == 4:
-            _keep(values, _stage(model, str(layer.name), output), layer, args[0], output)
+            _keep(values, _stage(model, block or str(layer.name), output), layer, args[0], output)
         return output
 
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
@@ -128,9 +129,13 @@ def _trace(model: nn.Module, variables: Any, images: jax.Array, record: Any) -> 
 def _name(model: nn.Module, context: nn.module.InterceptorContext, args: Any, output: Any) -> str:
     """The name of a call whose output is maps that a stage may end with, else ""."""
     if isinstance(model, VGG):
-        return f"{args[2]}" if isinstance(context.module, VGG) and context.method_name == "_block" else ""
+        return args[3] if _is_block(context) else ""
     called = isinstance(context.module, nn.Conv) and context.method_name == "__call__"
     return "/".join(context.module.path) if called and output.ndim == 4 else ""
+
+
+def _is_block(context: nn.module.InterceptorContext) -> bool:
+    return isinstance(context.module, VGG) and context.method_name == "_block"
 
 
 def _stage(model: nn.Module, name: str, output: jax.Array) -> str:

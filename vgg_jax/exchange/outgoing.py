@@ -104,7 +104,7 @@ def architecture(out: Outgoing) -> str:
         return "own"
     model = out.config.model
     name = _NAMES.get(model.stages, f"vgg_{model.stages}") + ("" if model.batch_norm == "none" else "_bn")
-    return name + ("_residual" if model.residual else "")
+    return name + ("_residual" if model.residual else "") + ("_tied" if model.tied else "")
 
 
 def portable(config: Config) -> Config:

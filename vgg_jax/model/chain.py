@@ -6,7 +6,7 @@ It says in plain Python, without JAX, what `vgg.VGG` computes; names of layers w
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from vgg_jax.settings.fields import STAGES
+from vgg_jax.settings.stages import STAGES
 
 
 class Layer(NamedTuple):
@@ -14,7 +14,7 @@ class Layer(NamedTuple):
 
     Attributes:
       kind: whiten, conv, norm, act, pool, dropout, residual, global_pool, flatten or dense.
-      name: unique in its network.
+      name: unique in its network, but for convolutions that share their arrays.
       inputs, outputs: channels; for flatten those before it and all numbers after it.
       size: whiten, conv: side of the kernel. flatten: side of the map. dropout: the rate. Else 0.
       inside, beside: residual: the layers whose outputs are added, before an activation.
@@ -48,8 +48,9 @@ def walk(layers: list[Layer] | tuple[Layer, ...]) -> Iterator[Layer]:
 
 
 def is_plain(layers: list[Layer]) -> bool:
-    """Whether torchvision has names for its layers: no whitening, no residual blocks."""
-    return not any(layer.kind in ("whiten", "residual") for layer in layers)
+    """Whether torchvision has names for its layers: no whitening, no residual blocks, no shared arrays."""
+    unique = len({layer.name for layer in layers}) == len(layers)
+    return unique and not any(layer.kind in ("whiten", "residual") for layer in layers)
 
 
 def _features(model: Any) -> Iterator[Layer]:
@@ -75,17 +76,21 @@ def _features(model: Any) -> Iterator[Layer]:
 def _block(model: Any, inputs: int, outputs: int, name: str, pool: list[Layer]) -> Iterator[Layer]:
     """One convolution and its activation, or the residual block that replaces them."""
     if not model.residual:
-        yield Layer("conv", f"conv{name}", inputs, outputs, 3)
+        yield _conv(model, f"conv{name}", inputs, outputs)
         yield from pool
         yield from _activate(model, name, outputs)
         return
-    inside = [Layer("conv", f"conv{name}a", inputs, outputs, 3), *_activate(model, f"{name}a", outputs)]
-    inside += [Layer("conv", f"conv{name}b", outputs, outputs, 3), *_norm(model, f"{name}b", outputs)]
+    inside = [_conv(model, f"conv{name}a", inputs, outputs), *_activate(model, f"{name}a", outputs)]
+    inside += [_conv(model, f"conv{name}b", outputs, outputs), *_norm(model, f"{name}b", outputs)]
     beside = []
     if inputs != outputs:
         beside = [Layer("conv", f"proj{name}", inputs, outputs, 1), *_norm(model, f"{name}p", outputs)]
     yield Layer("residual", f"block{name}", inputs, outputs, 0, tuple(inside), tuple(beside))
     yield Layer("act", f"act{name}")
+
+
+def _conv(model: Any, name: str, inputs: int, outputs: int) -> Layer:
+    return Layer("conv", f"conv{outputs}" if model.tied and inputs == outputs else name, inputs, outputs, 3)
 
 
 def _head(model: Any, channels: int, num_classes: int) -> Iterator[Layer]:

@@ -161,9 +161,14 @@ class Dropout(nn.Module):
 
     The rate is rounded to n/256 (0.3 becomes 77/256 = 0.3008), and kept elements are scaled by
     256/(256 - n), so the expectation of the output is the input.
+
+    Attributes:
+      rate: the probability of dropping.
+      spatial: drop whole maps, each with that probability, not single elements (Tompson et al. 2015).
     """
 
     rate: float
+    spatial: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -172,8 +177,9 @@ class Dropout(nn.Module):
         if not train or dropped == 0:
             return x
         channels = x.shape[-1]
-        words = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], -(-channels // 4)))
-        octets = lax.bitcast_convert_type(words, jnp.uint8).reshape(*x.shape[:-1], -1)
+        places = (x.shape[0], *(1 for _ in x.shape[1:-1])) if self.spatial else x.shape[:-1]
+        words = jax.random.bits(self.make_rng("dropout"), (*places, -(-channels // 4)))
+        octets = lax.bitcast_convert_type(words, jnp.uint8).reshape(*places, -1)
         keep = octets[..., :channels] >= dropped
         return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
 

@@ -65,7 +65,7 @@ def shapes(model: nn.Module, image_size: int) -> Any:
 
 class LayerCount(NamedTuple):
     name: str
-    parameters: int
+    parameters: int  # 0 where the layer was called before
     multiply_adds: int  # per image
 
 
@@ -79,7 +79,7 @@ def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
 
 def _traced(model: nn.Module, image_size: int) -> tuple[Any, list[LayerCount]]:
     """`shapes` and `count`, by one trace."""
-    rows = []
+    rows, seen = [], set()
 
     def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output = call(*args, **kwargs)
@@ -88,7 +88,9 @@ def _traced(model: nn.Module, image_size: int) -> tuple[Any, list[LayerCount]]:
             leaves = layer.variables["params"]
             pixels = math.prod(output.shape[1:-1])
             multiply_adds = leaves["kernel"].size * pixels if "kernel" in leaves else 0
-            rows.append(LayerCount(str(layer.name), sum(leaf.size for leaf in leaves.values()), multiply_adds))
+            parameters = 0 if layer.path in seen else sum(leaf.size for leaf in leaves.values())
+            seen.add(layer.path)
+            rows.append(LayerCount(str(layer.name), parameters, multiply_adds))
         return output
 
     with nn.intercept_methods(record):

@@ -1,5 +1,6 @@
 """One VGG: a table of stages and a set of switches."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vgg_jax.model.layers import Dropout, Whitening, conv_general_dilated, global_max, max_pool
-from vgg_jax.settings.fields import STAGES
+from vgg_jax.settings.stages import STAGES
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -18,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 _scaling = nn.initializers.variance_scaling
-_torch_linear = _scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a dense layer
+_torch_linear = _scaling(1 / 3, "fan_in", "uniform")  # U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)), PyTorch's default
 
 
 def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -28,13 +29,14 @@ def _identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     return kernel.at[..., :n].set(0).at[(*centre, jnp.arange(n), jnp.arange(n))].set(1)
 
 
-# name -> (convolution kernels, dense kernels); biases start at zero.
+# name -> (convolution kernels, dense kernels)
 KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
     "msr": (_scaling(2.0, "fan_out", "normal"), _torch_linear),  # N(0, sqrt(2 / (k * k * out)))
     "xavier_normal": (nn.initializers.glorot_normal(),) * 2,
     # Kaiming normal, fan-out, with the gain of a leaky ReLU of slope 0.1.
     "kaiming_leaky": (_scaling(2 / (1 + 0.1**2), "fan_out", "normal"),) * 2,
     "he_normal": (_scaling(2.0, "fan_in", "normal"), _torch_linear),
+    "pytorch": (_torch_linear,) * 2,
     "identity": (_identity, _torch_linear),  # the first output channels copy the input's
 }
 
@@ -55,6 +57,7 @@ class VGG(nn.Module):
       batch_norm_epsilon, batch_norm_momentum: as in `nn.BatchNorm`.
       stage_dropout: a rate per stage, applied after every convolution but the stage's last;
         empty for none.
+      spatial_dropout: stage_dropout drops whole maps (as PyTorch's Dropout2d), not single elements.
       head_dropout: a rate per dense layer, applied to its input; empty for none.
       whitening: patch side of a fixed first layer that whitens patches; its filters come from the
         images given at initialisation (`whitening_filters`). 0 for no such layer.
@@ -64,7 +67,9 @@ class VGG(nn.Module):
       logits_scale: factor on the logits.
       residual: every convolution becomes a block conv-BN-act-conv-BN, plus its input, act.
       activation: a key of `ACTIVATIONS`.
+      tied: convolutions with as many outputs as inputs share one kernel and bias for each width.
       kernel_init: a key of `KERNEL_INITS`.
+      bias_init: of convolutions and dense layers: "zeros", or "pytorch" for U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)).
       dtype: dtype of the computation; parameters, statistics and the last layer stay float32.
       axis_name: average BatchNorm statistics over this mapped axis (`pmap`), or "".
     """
@@ -79,6 +84,7 @@ class VGG(nn.Module):
     batch_norm_epsilon: float = 1e-3
     batch_norm_momentum: float = 0.9
     stage_dropout: tuple[float, ...] = ()
+    spatial_dropout: bool = False
     head_dropout: tuple[float, ...] = ()
     whitening: int = 0
     pool: str = "last"
@@ -87,7 +93,9 @@ class VGG(nn.Module):
     logits_scale: float = 1.0
     residual: bool = False
     activation: str = "relu"
+    tied: bool = False
     kernel_init: str = "msr"
+    bias_init: str = "zeros"
     dtype: str = "float32"
     axis_name: str = ""
 
@@ -97,32 +105,36 @@ class VGG(nn.Module):
         x = x.astype(self.dtype)
         if self.whitening:
             x = ACTIVATIONS[self.activation](Whitening(self.whitening, name="whiten")(x))
+        conv = functools.partial(self._conv, {})
         for s, widths in enumerate(STAGES[self.stages], 1):
             pooled = 1 if self.pool == "first" else len(widths)
             for i, features in enumerate(widths, 1):
-                x = self._block(x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
+                x = self._block(conv, x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
                 if i < len(widths):
-                    x = Dropout(_at(self.stage_dropout, s - 1), name=f"dropout{s}_{i}")(x, train)
+                    rate = _at(self.stage_dropout, s - 1)
+                    x = Dropout(rate, self.spatial_dropout, name=f"dropout{s}_{i}")(x, train)
         x = global_max(x) if self.global_pool else x.reshape(x.shape[0], -1)
         for i, features in enumerate(self.hidden, 1):
             x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
-            x = self._dense(features, f"fc{i}")(x)
+            x = self._dense(x, features, f"fc{i}")
             x = self._activate(x, f"_fc{i}" if self.batch_norm_head else "", train)
         x = Dropout(_at(self.head_dropout, len(self.hidden)), name="dropout_logits")(x, train)
         wide = jnp.promote_types(self.dtype, jnp.float32)  # bfloat16 logits would tie, and round confidences
-        return self._dense(self.num_classes, "logits", wide)(x) * self.logits_scale
+        return self._dense(x, self.num_classes, "logits", wide) * self.logits_scale
 
-    def _block(self, x: jax.Array, features: int, name: str, train: bool, pooled: bool) -> jax.Array:
+    def _block(
+        self, conv: Callable[..., jax.Array], x: jax.Array, features: int, name: str, train: bool, pooled: bool
+    ) -> jax.Array:
         """One convolution and its activation, or the residual block that replaces them, and the max-pool."""
         if pooled and self.pool == "last":
-            return max_pool(self._block(x, features, name, train, False))
+            return max_pool(self._block(conv, x, features, name, train, False))
         if not self.residual:
-            x = self._conv(features, f"conv{name}")(x)
+            x = conv(x, features, f"conv{name}")
             return self._activate(max_pool(x) if pooled else x, name, train)
-        y = self._activate(self._conv(features, f"conv{name}a")(x), f"{name}a", train)
-        y = self._norm(self._conv(features, f"conv{name}b")(y), f"{name}b", train)
+        y = self._activate(conv(x, features, f"conv{name}a"), f"{name}a", train)
+        y = self._norm(conv(y, features, f"conv{name}b"), f"{name}b", train)
         if x.shape[-1] != features:
-            x = self._norm(self._conv(features, f"proj{name}", size=1)(x), f"{name}p", train)
+            x = self._norm(conv(x, features, f"proj{name}", size=1), f"{name}p", train)
         return ACTIVATIONS[self.activation](x + y)
 
     def _activate(self, x: jax.Array, name: str, train: bool) -> jax.Array:
@@ -146,20 +158,37 @@ class VGG(nn.Module):
             name=f"bn{name}",
         )(x)
 
-    def _conv(self, features: int, name: str, size: int = 3) -> nn.Conv:
-        return nn.Conv(
-            features,
-            (size, size),
-            use_bias=self.bias,
-            dtype=self.dtype,
-            kernel_init=KERNEL_INITS[self.kernel_init][0],
-            conv_general_dilated=conv_general_dilated,
-            name=name,
-        )
+    def _conv(self, made: dict[str, nn.Conv], x: jax.Array, features: int, name: str, size: int = 3) -> jax.Array:
+        """A convolution of its own, or the one of its width in `made`."""
+        if self.tied and x.shape[-1] == features:
+            name = f"conv{features}"
+        if name not in made:
+            made[name] = nn.Conv(
+                features,
+                (size, size),
+                use_bias=self.bias,
+                dtype=self.dtype,
+                kernel_init=KERNEL_INITS[self.kernel_init][0],
+                bias_init=self._bias_init(size * size * x.shape[-1]),
+                conv_general_dilated=conv_general_dilated,
+                name=name,
+            )
+        return made[name](x)
 
-    def _dense(self, features: int, name: str, dtype: Any = None) -> nn.Dense:
-        kernel_init = KERNEL_INITS[self.kernel_init][1]
-        return nn.Dense(features, use_bias=self.bias, dtype=dtype or self.dtype, kernel_init=kernel_init, name=name)
+    def _dense(self, x: jax.Array, features: int, name: str, dtype: Any = None) -> jax.Array:
+        return nn.Dense(
+            features,
+            use_bias=self.bias,
+            dtype=dtype or self.dtype,
+            kernel_init=KERNEL_INITS[self.kernel_init][1],
+            bias_init=self._bias_init(x.shape[-1]),
+            name=name,
+        )(x)
+
+    def _bias_init(self, fan_in: int) -> Callable[..., jax.Array]:
+        if self.bias_init == "zeros":
+            return nn.initializers.zeros_init()
+        return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
 
 
 def _at(rates: tuple[float, ...], i: int) -> float:

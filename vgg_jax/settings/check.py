@@ -6,7 +6,8 @@ from typing import Any
 
 from vgg_jax.console import errors
 from vgg_jax.console.errors import UserError
-from vgg_jax.settings.fields import FIELDS, STAGES, Field
+from vgg_jax.settings.fields import FIELDS, Field
+from vgg_jax.settings.stages import STAGES
 
 _UNDECLARED = ("own.", "code.")  # groups without declared fields: settings of a user's own code, and its file
 

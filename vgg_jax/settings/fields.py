@@ -1,11 +1,13 @@
 """Every field of a config, declared once: default, meaning, allowed values, and the value that older runs had.
 
-The defaults are project 1's recipe with BatchNorm alone. An overlay starts from them and changes a few; the command
+The defaults are the Torch7 post's VGG16 with BatchNorm, trained as project 1 trains. An overlay starts from them and changes a few; the command
 line can change any (`--config.train.epochs=1`). An empty tuple, "" or 0 means none or off unless a line says otherwise.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
+
+from vgg_jax.settings.stages import STAGES
 
 T = TypeVar("T")
 _ANY = float("inf")
@@ -50,18 +52,6 @@ def field(
     return Field(default, meaning, choices, low, high, before, only)  # type: ignore[return-value]
 
 
-# Output channels of every 3x3 convolution; each stage has one 2x2 max-pool, at its end unless pool="first".
-# A, B, D, E are VGG-11, 13, 16, 19 (Simonyan & Zisserman 2015, table 1).
-STAGES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "A": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
-    "B": ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),
-    "D": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
-    "E": ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
-    "light": ((16,), (32,)),
-    "speed": ((64,) * 2, (256,) * 2, (256,) * 2),  # after airbench94 (Jordan 2024)
-}
-
-
 class Data:
     name = field("cifar10", "the data set", "cifar10", "cifar100", "digits", "folder")
     data_dir = field(
@@ -95,6 +85,9 @@ class Model:
     stage_dropout: tuple[float, ...] = field(
         (), "one rate per stage, applied after every convolution except the stage's last", low=0, high=0.99,
     )  # fmt: skip
+    spatial_dropout = field(
+        False, "stage_dropout drops whole maps (Dropout2d), not elements", before=False, only=("model.stage_dropout",)
+    )
     head_dropout: tuple[float, ...] = field((), "one rate per dense layer, applied to its input", low=0, high=0.99)
     whitening = field(0, "patch side of a fixed first layer that whitens patches, e.g. 2", low=0, high=8, before=0)
     pool = field("last", "max-pool after the first or the last convolution of a stage", "last", "first", before="last")
@@ -103,9 +96,13 @@ class Model:
     logits_scale = field(1.0, "factor on the logits", low=1e-6, high=1e6, before=1.0)
     residual = field(False, "every convolution becomes a residual block of two")
     activation = field("relu", "leaky_relu has slope 0.1", "relu", "leaky_relu", "gelu", "silu")
+    tied = field(False, "convolutions with as many outputs as inputs share one kernel for each width", before=False)
     kernel_init = field(
-        "msr", "kernel initialisation; biases start at 0",
-        "msr", "xavier_normal", "kaiming_leaky", "he_normal", "identity",
+        "msr", "kernel initialisation", "msr", "xavier_normal", "kaiming_leaky", "he_normal", "pytorch", "identity"
+    )
+    bias_init = field(
+        "zeros", "pytorch: uniform within 1 / sqrt(inputs of an output), as PyTorch's default; BatchNorm's are 0",
+        "zeros", "pytorch", before="zeros", only=("model.bias",),
     )  # fmt: skip
     dtype = field(
         "float32", "dtype of the computation; parameters, statistics and the last layer stay float32",

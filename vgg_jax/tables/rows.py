@@ -14,7 +14,7 @@ class Row(NamedTuple):
     config: str  # the name of its file without .py
     name: str  # the project's name for it
     what: str
-    reported: float | None  # the project's accuracy in %, its best epoch on the test set
+    reported: float | None  # the project's test accuracy in %
     own: Path | None = None  # a config file that is not shipped
 
     @property
@@ -42,7 +42,8 @@ TABLES = {
         Row("bn_dropout", "BN + dropout", "VGG16 with BatchNorm and dropout", 89.89),
         Row("dropout", "dropout only", "without BatchNorm", 88.67),
         Row("bn", "BN only", "without dropout", 88.73),
-        Row("plain", "neither", "without both", 86.65),
+        Row("plain_tied", "neither", "without both; equal convolutions share their kernels", 86.65),
+        Row("plain", "neither, all kernels", "without both; each convolution has its own kernel", None),
     ),
     "project2": (
         Row("vgg_a", "VGG_A", "baseline", 75.77),

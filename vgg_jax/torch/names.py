@@ -54,7 +54,7 @@ def leaves(model: Any, layers: list[Layer]) -> list[Leaf]:
     flatten = next(layer for layer in layers if layer.kind == "flatten")
     first = next(layer.name for layer in layers if layer.kind == "dense")
     found: list[Leaf] = []
-    for layer in walk(layers):
+    for layer in {layer.name: layer for layer in walk(layers)}.values():
         if layer.kind in ("conv", "whiten"):
             found += _conv(layer, names[layer.name], model.bias)
         elif layer.kind == "dense":

@@ -123,7 +123,7 @@ def _module(layer: Layer, model: Any, flat: bool) -> nn.Module:
     if layer.kind == "act":
         return ACTIVATIONS[model.activation]()
     if layer.kind == "dropout":
-        return nn.Dropout(layer.size)
+        return (nn.Dropout2d if model.spatial_dropout and not flat else nn.Dropout)(layer.size)
     return nn.MaxPool2d(2) if layer.kind == "pool" else nn.AdaptiveMaxPool2d(1)
 
 
