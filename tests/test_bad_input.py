@@ -67,7 +67,7 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
     ("--config.train.epochs=1.5", "config.train.epochs takes a whole number, not '1.5'"),
     ("--config.train.epochs=", "config.train.epochs takes a whole number, not ''"),
     ("--config.optimizer.learning_rate=nan", "config.optimizer.learning_rate takes a number, not 'nan'"),
-    ("--config.model.hidden=(1.5,)", "config.model.hidden takes", "whole numbers", "(1.5,)"),
+    ("--config.model.hidden=(1.5,)", "config.model.hidden takes", "whole numbers", "1.5"),
     ("--config.train.epochs=0", "config.train.epochs must lie in [1, 1e+06], not 0"),
     ("--config.optimizer.learning_rate=-1", "config.optimizer.learning_rate must lie in [0, 1e+06], not -1"),
     (f"--config.optimizer.learning_rate=1{'0' * 400}", "config.optimizer.learning_rate must lie in [0, 1e+06]"),

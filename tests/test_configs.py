@@ -203,6 +203,19 @@ def test_the_leaky_slope_reaches_every_activation(name, activations):
     assert "name=relu" not in program
 
 
+@pytest.mark.parametrize(("batch", "micro_batch"), [(10, 3), (256, 15), (32, 12), (500, 7)])
+def test_a_batch_that_does_not_divide_gets_the_nearest_that_does(batch, micro_batch):
+    def refused(size):
+        try:
+            config("default", {"train.batch_size": size, "train.micro_batch": micro_batch})
+        except UserError as error:
+            return str(error)
+
+    accepted = [size for size in range(2, 2 * batch) if not refused(size)]
+    nearest = int(refused(batch).rpartition(" ")[2])
+    assert nearest in accepted and abs(nearest - batch) == min(abs(size - batch) for size in accepted)
+
+
 ONE_PIXEL = {"model.stages": "A", "model.pool": "first", "model.hidden": (), "model.batch_norm": "after"}
 
 

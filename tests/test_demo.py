@@ -2,6 +2,7 @@
 
 import re
 import socket
+import types
 import urllib.request
 
 import jax
@@ -172,6 +173,18 @@ def test_runs_side_by_side_have_their_bars_in_one_order(looker):
         r"<span>(\w+)</span><span class=\"demo-bar\">", str(drawing.column("a", classes, look, "", order))
     )
     assert bars == [classes[i] for i in order]
+
+
+def test_runs_of_the_same_classes_have_one_order_whoever_stands_between(looker, monkeypatch, tmp_path):
+    orders, letters = [], tuple("abcdefghij")
+    other = types.SimpleNamespace(
+        look=looker.look, run=types.SimpleNamespace(class_names=letters, pixels=looker.run.pixels)
+    )
+    monkeypatch.setattr(drawing, "ranking", lambda look: len(orders))
+    monkeypatch.setattr(drawing, "column", lambda name, names, look, truth, order: orders.append(order) or "")
+    Image.fromarray(looker.run.data("test").images[0]).save(tmp_path / "digit.png")
+    serving.show({"one": looker, "other": other, "again": looker}, tmp_path / "digit.png")
+    assert orders[0] == orders[2] != orders[1]
 
 
 def test_examples_come_from_the_runs_own_test_images_and_nothing_is_downloaded(run, monkeypatch):

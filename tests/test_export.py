@@ -235,6 +235,11 @@ def test_a_network_of_ones_own_leaves_as_jax_has_it(tmp_path, ends, images):  # 
     program = export.deserialize(bytearray((run.export("stablehlo") / "model.stablehlo").read_bytes()))
     np.testing.assert_allclose(log(program.call(images)), log(scores.softmax(run._logits(images))), atol=1e-4)
     assert {p.name for p in run.export("safetensors").iterdir()} == {"model.safetensors", "README.md", "config.json"}
+    card = (run.workdir / "export" / "safetensors" / "README.md").read_text()
+    assert "\nA network that" in card and "In PyTorch" not in card
+    assert all(
+        f"{verb} --config resnet.py" in card for verb in ("import FOLDER --workdir run", "predict --workdir run")
+    )
     argv = ["export", "--workdir", str(tmp_path / "run"), "--config", own, "--to"]
     for to in ("onnx", "pytorch"):
         pytest.importorskip({"onnx": "onnx", "pytorch": "torch"}[to])
@@ -268,6 +273,7 @@ def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monk
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out" / "README.md")], "is a file", "--out")
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out")], "holds something else (README.md)")
     (tmp_path / "out" / ".gitattributes").touch()  # as in a clone of a Hub repository
+    (tmp_path / "out" / ".model.safetensors.partial").touch()  # of an export that was killed
     cli._dispatch([*argv, "safetensors", "--out", str(tmp_path / "out")])  # the same again
     for to in ("onnx", "stablehlo"):
         ends(cli._dispatch, [*argv, to, "--half"], f"--half is for safetensors and pytorch, not for {to}")

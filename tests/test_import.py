@@ -144,6 +144,7 @@ def test_the_commands_work_on_imported_weights(arrays, tmp_path, capsys, ends): 
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert f"imported from weights.safetensors (SHA-256 {digest[:12]}" in said and "on 360 test images" in said
     facts = json.loads((run / "run.json").read_text())
+    assert facts["data_dir"] == ""
     assert facts["origin"] == {"file": "weights.safetensors", "sha256": digest} and "device" not in facts
     again = ["--config", "vgg16_bn", *fields, "--config.train.batch_size=32", "--config.train.epochs=1"]
     again += ["--config.train.devices=1", "--config.data.train_size=64"]

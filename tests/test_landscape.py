@@ -657,12 +657,13 @@ def test_what_the_study_cannot_measure_is_refused(fields, needs, tmp_path, ends)
 
 
 @pytest.mark.parametrize("field, words", [
-    ("probe_steps=1000", "probe_steps is more than the 8 training steps"),
-    ("images=33", "images is more than half of the 64 training images"),
+    ("landscape.probe_steps=1000", "probe_steps is more than the 8 training steps"),
+    ("landscape.images=33", "images is more than half of the 64 training images"),
+    ("train.batch_size=128", "config.train.batch_size=128 is larger than the 64 training images"),
 ])  # fmt: skip
 def test_a_study_that_its_data_are_too_few_for_is_refused(field, words, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), *flags(TINY)]
-    ends(landscape.main, [*run, f"--config.landscape.{field}"], words)
+    ends(landscape.main, [*run, f"--config.{field}"], words)
     assert not (tmp_path / "run").exists()
 
 

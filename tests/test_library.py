@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from unittest.mock import Mock
 
 import jax
 import matplotlib
@@ -149,6 +150,13 @@ def test_a_misspelt_split_or_view_is_refused(run):
             score()
 
 
+def test_what_ends_a_run_before_it_has_saved_anything_frees_its_directory(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(network, "line", Mock(side_effect=KeyboardInterrupt))
+        vgg_jax.train(small(), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_a_thread_can_train_and_nothing_of_the_interpreter_changes(tmp_path):
     backend, trained = matplotlib.get_backend(), []
     thread = threading.Thread(target=lambda: trained.append(vgg_jax.train(small(train__epochs=1), tmp_path / "run")))
@@ -188,7 +196,7 @@ def test_given_data_that_do_not_fit_the_config_are_refused_before_training(tmp_p
     config, none = small(train__batch_size=8, train__epochs=1), (images[:0], labels[:0])
     for splits, size, words in (
         (vgg_jax.data(train=(images, labels), test=(images, labels)), 32, "16x16 pixels; set config.data.image_size"),
-        (vgg_jax.data(train=(images[:, :8], labels), test=(images[:, :8], labels)), 16, "16x8 pixels"),
+        (vgg_jax.data(train=(images[:, :8], labels), test=(images[:, :8], labels)), 16, "must be square, not 16x8"),
         (vgg_jax.data(train=(images, labels), test=none), 16, "there are no test images"),
     ):
         with pytest.raises(vgg_jax.UserError, match=words):

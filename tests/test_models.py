@@ -56,6 +56,15 @@ def test_stages_have_their_convolutions(stages):
     assert len(kernels) == depth[stages]
 
 
+def test_a_layer_without_parameters_of_ones_own_network_is_counted():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(10)(nn.BatchNorm(not train, use_scale=False, use_bias=False)(x).mean((1, 2)))
+
+    assert [(row.name, row.parameters) for row in count(Own())] == [("BatchNorm_0", 0), ("Dense_0", 40)]
+
+
 def test_layers_are_named_and_in_order():
     assert call_order(VGG(stages="light", batch_norm="before")) == [
         "conv1_1", "bn1_1", "conv2_1", "bn2_1", "fc1", "bn_fc1", "logits",

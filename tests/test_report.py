@@ -215,6 +215,12 @@ def test_imported_weights_were_not_trained_here(run):
     assert "none: its weights were imported" in text and "vgg-jax train" not in text
 
 
+def test_given_data_are_not_called_by_the_configs_name(run):
+    assert "own data" not in words(page(run))
+    change(run / "run.json", lambda facts: facts | {"data_given": True})
+    assert "data own data" in words(page(run))
+
+
 def test_a_field_that_does_nothing_does_not_part_seeds(finished_run, tmp_path):
     adam = json.loads((finished_run / "config.json").read_text())["optimizer"] | {"name": "adam"}
     a = copy(finished_run, tmp_path / "a", optimizer=adam)

@@ -27,7 +27,7 @@ from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import read
 from vgg_jax.runs.run import Run
 from vgg_jax.settings import code, config as configs
-from vgg_jax.tables import table as tables, train
+from vgg_jax.tables import rows as rows_of, table as tables, train
 from vgg_jax.tables.rows import TABLES
 
 PICTURES = True
@@ -302,6 +302,15 @@ def test_a_table_of_ones_own(tmp_path, capsys):
     code._known.clear()  # as in another process
     reproduce.main(["own", "--rows", rows, *where, "--table"])
     assert "| `mine.py` |" in capsys.readouterr().out
+
+
+def test_a_row_is_described_wherever_its_file_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("'My network.'")
+    assert rows_of.row_of("~/mine.py").what == "My network"
+    assert rows_of.row_of("configs/vgg_a.py").what.startswith("Project 2's VGG_A: the baseline")
+    assert rows_of.row_of("nosuch.py").what == ""
 
 
 def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):

@@ -138,8 +138,18 @@ def test_uneven_batches_are_refused(batch, devices, words):
         sharding.place(config(train__batch_size=batch, train__devices=devices))
 
 
+def test_a_config_file_may_have_used_jax_before_cores_become_devices(monkeypatch):
+    """JAX has begun in this process, too, so it refuses another number of devices."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(sharding, "cores", lambda: 2)
+    with pytest.raises(RuntimeError, match="before backends are initialized"):
+        jax.config.update("jax_num_cpu_devices", 2)
+    sharding.use_cores([config(train__batch_size=32, train__micro_batch=8)])
+
+
 @pytest.mark.parametrize(("fields", "words"), [
     ({"train__batch_size": 30}, "nearest that fits is 32$"),
+    ({"train__batch_size": 30, "train__micro_batch": 15}, "nearest that fits is 32 with --config.train.micro_batch=0$"),
     ({"train__micro_batch": 8}, "among 8 devices; set micro_batch to 0$"),
     ({"train__devices": 4}, "several processes use all their 8 devices; set it to 0$"),
 ])  # fmt: skip

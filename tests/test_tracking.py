@@ -13,7 +13,7 @@ from small import config
 
 import vgg_jax
 from vgg_jax.console.errors import UserError
-from vgg_jax.runs import log, tracking
+from vgg_jax.runs import entry, log, tracking
 from vgg_jax.runs.tracking import Tracker
 
 
@@ -114,6 +114,7 @@ def test_wandb_resumes_by_the_id_of_the_run(tmp_path, monkeypatch):
 
 
 def test_a_tracker_that_is_not_installed_is_said_at_the_start(tmp_path, monkeypatch):
+    digits = vgg_jax.data("digits")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *(p for p in sys.path if "site-packages" not in p)])
     for module in [m for m in sys.modules if m.split(".")[0] == "trackio"]:
         monkeypatch.delitem(sys.modules, module)
@@ -121,3 +122,5 @@ def test_a_tracker_that_is_not_installed_is_said_at_the_start(tmp_path, monkeypa
         (tmp_path / tracker).mkdir()  # as wandb leaves one behind, with its files
         with pytest.raises(UserError, match=f"tracker={tracker} needs {tracker}: pip install {tracker}"):
             tracking.check(config(train__tracker=tracker))
+    with pytest.raises(UserError, match="needs trackio"):  # also a table, before it trains anything
+        entry.check_fits(config(train__tracker="trackio"), digits)

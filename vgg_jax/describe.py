@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"{'layer':<12}{'parameters':>14}{'multiply-adds':>16}")
     for row in network.count(network.make_model(config, classes), config.data.image_size):
         print(f"{row.name:<12}{row.parameters:>14,}{row.multiply_adds:>16,}")
-    print(network.line(config, classes))
+    print(f"{network.line(config, classes)}, for {classes} classes")
 
 
 if __name__ == "__main__":

@@ -68,10 +68,7 @@ class Looker:
         size = run.config.data.image_size
         self._blank = np.zeros((1, size, size, 3), np.uint8)
         self._rates = signals.dropouts(run.model, run.variables, jnp.zeros(self._blank.shape, jnp.float32))
-
-    @functools.cached_property
-    def _program(self) -> Any:
-        return jax.jit(functools.partial(_look, self.run.model, self.run.mean, self.run.std, bool(self._rates)))
+        self._program = jax.jit(functools.partial(_look, run.model, run.mean, run.std, bool(self._rates)))
 
     def compile(self) -> None:
         """Compile and run once, so that the first picture does not wait for it."""

@@ -115,13 +115,13 @@ def show(lookers: Mapping[str, Looker], file: str | os.PathLike[str], called: st
 
     called: the file's name, which stands in that line for its path on the server.
     """
-    columns, like = [], None
+    columns, orders = [], {}
     try:
         for name, looker in lookers.items():
             look = looker.look(looker.run.pixels([file], MOST)[0])
-            if like is None or like[0] != looker.run.class_names:
-                like = looker.run.class_names, drawing.ranking(look)
-            columns.append(drawing.column(name, looker.run.class_names, look, truth, like[1]))
+            names = looker.run.class_names
+            order = orders.setdefault(names, drawing.ranking(look))  # runs of the same classes have one order
+            columns.append(drawing.column(name, names, look, truth, order))
     except UserError as error:
         return drawing.problem(str(error).replace(str(file), called or str(file)))
     return drawing.row(columns)

@@ -1,6 +1,5 @@
 """A trained run, to predict with and to score."""
 
-import functools
 import json
 import os
 import sys
@@ -21,11 +20,11 @@ from vgg_jax.exchange import incoming
 from vgg_jax.exchange.export import export
 from vgg_jax.exchange.outgoing import Outgoing
 from vgg_jax.model import scores
-from vgg_jax.model.forward import Forward, make_forward, predict
+from vgg_jax.model.forward import make_forward, predict
 from vgg_jax.model.network import make_model
 from vgg_jax.runs import directory, log
-from vgg_jax.settings import code
-from vgg_jax.settings.check import check_value
+from vgg_jax.settings import code, config as configs
+from vgg_jax.settings.check import check_value, does_something
 from vgg_jax.settings.fields import FIELDS, Config
 
 Pictures = np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -59,6 +58,7 @@ class TrainedRun:
         self.class_names, self.mean, self.std = tuple(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"])
         self.model: nn.Module = make_model(config, len(self.class_names))
         self.variables = jax.device_put(variables)
+        self._forward = make_forward(self.model, self.mean, self.std)  # compiled when it is first called
         self._shipped = workdir == incoming.SHIPPED  # with the package, into which nothing is written
         self._chosen_on = self._find_chosen_on() if checkpoint == "best" else None
 
@@ -195,7 +195,7 @@ class TrainedRun:
         """A split of the run's own data. Raises: UserError when it is empty, missing or another."""
         if split not in ("train", "validation", "test"):
             raise UserError(f"there is no split {split!r}; take train, validation or test")
-        there = self.config.data.data_dir
+        there = self.config.data.data_dir if does_something("data.data_dir", configs.flatten(self.config)) else ""
         if there and not code.of(self.config, "get_data") and not path(there).is_dir():
             raise UserError(
                 f"the images of the run in {self.workdir} were in {self._facts.get('data_dir') or there}, which is not "
@@ -232,10 +232,6 @@ class TrainedRun:
                 file=sys.stderr,
             )
         return split
-
-    @functools.cached_property
-    def _forward(self) -> Forward:
-        return make_forward(self.model, self.mean, self.std)
 
     def _finite_logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
         logits = self._logits(images, tta)

@@ -1,28 +1,30 @@
 """The model card: the README.md of a folder for the Hugging Face Hub."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from vgg_jax.exchange.outgoing import Outgoing, architecture, flat, portable
 from vgg_jax.settings import again, config as configs
 
 _DATA = {"cifar10": ("CIFAR-10", "uoft-cs/cifar10"), "cifar100": ("CIFAR-100", "uoft-cs/cifar100")}
+_PYTORCH = "In PyTorch, with vgg_jax installed, `vgg_jax.torch.network.load(FOLDER)` gives the network. "
 _TEXT = """---
 {metadata}
 ---
 
 # {title}
 
-A VGG network that sorts pictures of {size}x{size} pixels into {classes} classes: {names}. It has {parameters:,}
-parameters. It was trained with vgg_jax {version}, which can read this folder:
+A {kind} that sorts pictures of {size}x{size} pixels into {classes} classes: {names}. It has {parameters:,}
+parameters. vgg_jax {version} or newer can read this folder:
 
 ```
-vgg-jax import FOLDER --workdir run
-vgg-jax predict --workdir run picture.png
+vgg-jax import FOLDER --workdir run{file}
+vgg-jax predict --workdir run{file} picture.png
 ```
 
-In PyTorch, with vgg_jax installed, `vgg_jax.torch.network.load(FOLDER)` gives the network. `model.safetensors` has
-{layout}. `config.json` has the pictures' size, mean and standard deviation in `pretrained_cfg`.
+{pytorch}`model.safetensors` has {layout}. `config.json` has the pictures'
+size, mean and standard deviation in `pretrained_cfg`.
 
 ## How good it is
 
@@ -50,6 +52,9 @@ def card(out: Outgoing) -> str:
     return _TEXT.format(
         metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata(out).items()),
         title=_title(out),
+        kind="network" if out.is_own else "VGG network",
+        file=f" --config {Path(configs.flatten(out.config)['code.file']).name}" if out.is_own else "",
+        pytorch="" if out.is_own else _PYTORCH,
         size=out.config.data.image_size,
         classes=out.classes,
         names=", ".join(names[:20]) + (", ..." if len(names) > 20 else ""),

@@ -32,7 +32,7 @@ def export(out: Outgoing, to: str, folder: Path) -> Path:
         raise UserError(f"{folder} holds something else ({others[0]}); give another --out, or empty it")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        partial = folder / f"{name}.partial"
+        partial = folder / f".{name}.partial"
         partial.write_bytes(content)
         partial.replace(folder / name)
     return folder

@@ -53,14 +53,14 @@ def import_weights(
     """
     given.refuse_if_filled(workdir)
     found = read(source)
-    comes_from = {"file": f"{source.name}/{found.file.name}" if source.is_dir() else source.name}
+    comes_from = {"file": f"{source.resolve().name}/{found.file.name}" if source.is_dir() else source.name}
     comes_from["sha256"] = found.sha256
     if "vgg_jax" in found.described:
         its_config, facts, step, more = _ours(found, config, normalization, overrides or {})
     else:
         its_config, facts = _foreign(found, config, normalization, overrides or {})
         step, more = 0, {}
-    facts |= {"sealed": True, "data_dir": "", "origin": comes_from}
+    facts |= {"sealed": True, "data_dir": directory.data_dir(its_config), "origin": comes_from}
     variables = _variables(found, its_config, len(facts["class_names"]))
     given.make(workdir, its_config, facts, step, variables, more)
     return facts
@@ -100,11 +100,7 @@ def _of_timm(found: Found) -> Colours | None:
 
 def _is_colour(value: Any) -> bool:
     """Whether a value is a mean or a deviation of three channels, in units of [0, 1]."""
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == 3
-        and all(type(x) in (int, float) and 0 <= x <= 1 for x in value)
-    )
+    return isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) and 0 <= x <= 1 for x in value)
 
 
 def _ours(

@@ -4,7 +4,6 @@ python -m vgg_jax.landscape --config configs/landscape_quick.py [--workdir DIR] 
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from vgg_jax.console.progress import clock
 from vgg_jax.datasets.load import Dataset, load
 from vgg_jax.landscape import maps, measures, networks, pictures, study, verdict
 from vgg_jax.landscape.kept import Arrays
-from vgg_jax.runs import entry, origin
+from vgg_jax.runs import directory, entry, origin
 from vgg_jax.runs.lock import lock
 from vgg_jax.settings import cache, code, config as configs
 from vgg_jax.settings.fields import Config
@@ -46,9 +45,10 @@ def main(argv: Sequence[str]) -> None:
     workdir = given.workdir or Path("checkpoints", Path(given.config).stem)
     cache.use()
     splits = load(config)
+    entry.check_fits(config, splits)
     if code.of(config, "get_model"):
         networks.check(config, len(splits["train"].class_names))
-    begun = os.path.exists(workdir / "config.json")  # perhaps by an earlier version, which allowed it
+    begun = entry.is_there(workdir)  # perhaps by an earlier version, which allowed it
     if 2 * config.landscape.images > len(splits["train"]) and not begun:
         raise UserError(
             f"config.landscape.images is more than half of the {len(splits['train'])} training images, and the study "
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     steps = config.train.epochs * (len(splits["train"]) // config.train.batch_size)
     if config.landscape.probe_steps > steps:
         raise UserError(f"config.landscape.probe_steps is more than the {steps} training steps")
-    entry.open_run(workdir, config, splits)
+    entry.enter(workdir, config, splits)
     with lock(workdir), jax.default_matmul_precision("highest"):  # a GPU's TF32 would round to 1e-3
         print(run(config, splits, workdir))
     print(f"finished: verdict.md, verdict.json and pictures in {workdir}")
@@ -80,8 +80,8 @@ def run(config: Config, splits: dict[str, Dataset], workdir: Path) -> str:
     note = _note(config, len(splits["train"]), found)
     text = verdict.markdown(rows, note)
     content = {"rows": rows, "summary": verdict.summary(rows), "note": note}
-    (workdir / "verdict.json").write_text(json.dumps(verdict.plain_json(content), indent=1) + "\n")
-    (workdir / "verdict.md").write_text(text)
+    directory.write(workdir / "verdict.json", json.dumps(verdict.plain_json(content), indent=1) + "\n")
+    directory.write(workdir / "verdict.md", text)
     pictures.verdict(rows, workdir / "verdict.png")
     return text
 

@@ -27,7 +27,7 @@ def planes(config: Config, network: Network, dataset: Dataset, folder: Path) -> 
     points = surface.grid(fields.surface_radius, fields.surface_points)
     kinds = STATISTICS if variables["batch_stats"] else STATISTICS[:1]
     found = [
-        _evaluate(config, network, dataset, statistics, variables, moves, points, folder / f"plane_{statistics}")
+        _evaluate(config, network, dataset, statistics, variables, moves, points, folder, f"plane_{statistics}")
         for statistics in kinds
     ]
     axis = points[:: fields.surface_points, 0]
@@ -54,7 +54,7 @@ def path(config: Config, network: Network, dataset: Dataset, folder: Path) -> Ar
     axes = np.linspace(low - room, high + room, fields.surface_points, axis=1).astype(np.float32)
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     moves = [unravel(component) for component in components[:2]]
-    plane = _evaluate(config, network, dataset, STATISTICS[1], end, moves, points, folder / "path")
+    plane = _evaluate(config, network, dataset, STATISTICS[1], end, moves, points, folder, "path")
     return {
         "plane": plane,
         "axes": axes,
@@ -66,16 +66,14 @@ def path(config: Config, network: Network, dataset: Dataset, folder: Path) -> Ar
 
 def _evaluate(
     config: Config, network: Network, dataset: Dataset, statistics: str, variables: Any, moves: list[Any],
-    points: np.ndarray, file: Path,
+    points: np.ndarray, folder: Path, name: str,
 ) -> np.ndarray:  # fmt: skip
-    """Loss and accuracy [P, P, 2] at points [P * P, 2]; finished ones are kept in files that begin with this name."""
-    side, name = config.landscape.surface_points, f"{file.name} of {network.name}"
+    """Loss and accuracy [P, P, 2] at points [P * P, 2]; finished ones are kept in a file of the folder."""
+    side = config.landscape.surface_points
     score = make_score(network.config, network.model, dataset.sample(config.landscape.images), statistics)
     scan = surface.make_scan(score)
     at = functools.partial(scan, *jax.device_put((variables["params"], variables["batch_stats"], *moves)))
-    progress = Progress(len(points), name, " points")
-    values = surface.evaluate(
-        at, points, file.with_name(f"{file.name}_{network.name}_points.npz"), network.of(0), progress
-    )
+    progress = Progress(len(points), f"{name} of {network.name}", " points")
+    values = surface.evaluate(at, points, folder / f"{name}_{network.name}_points.npz", network.of(0), progress)
     progress.close()
     return values.reshape(side, side, 2)

@@ -70,7 +70,7 @@ class LayerCount(NamedTuple):
 
 
 def count(model: nn.Module, image_size: int = 32) -> list[LayerCount]:
-    """Parameters and multiply-adds of every layer that has parameters, in the order of the network.
+    """Parameters and multiply-adds of every convolution, dense layer and BatchNorm, in the order of the network.
 
     Only convolutions and dense layers have multiply-adds: kernel elements x output pixels.
     """
@@ -85,7 +85,7 @@ def _traced(model: nn.Module, image_size: int) -> tuple[Any, list[LayerCount]]:
         output = call(*args, **kwargs)
         layer = context.module
         if isinstance(layer, (nn.Conv, nn.Dense, nn.BatchNorm)) and context.method_name == "__call__":
-            leaves = layer.variables["params"]
+            leaves = layer.variables.get("params", {})
             pixels = math.prod(output.shape[1:-1])
             multiply_adds = leaves["kernel"].size * pixels if "kernel" in leaves else 0
             parameters = 0 if layer.path in seen else sum(leaf.size for leaf in leaves.values())

@@ -44,7 +44,7 @@ KERNEL_INITS: dict[str, tuple[Callable, ...]] = {
 class VGG(nn.Module):
     """VGG for small images; every variant is a setting of these fields.
 
-    Variables: `params`, and with BatchNorm `batch_stats`. RNG: `dropout`, in training only.
+    Variables: `params`, and with BatchNorm or whitening `batch_stats`. RNG: `dropout`, in training only.
 
     Attributes:
       stages: a key of `STAGES`.

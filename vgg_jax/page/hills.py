@@ -25,8 +25,8 @@ _line = functools.partial(
 )
 
 
-def planes(both: Both) -> tuple[dict[str, Figure], dict[str, Figure], int]:
-    """(3-D surfaces, contours, points left out): of each network, with a choice of statistics, on the same scale.
+def planes(both: Both) -> tuple[dict[str, Figure], dict[str, Figure], bool]:
+    """(3-D surfaces, contours, whether points are left out): of each network, by statistics, on the same scale.
 
     Heights are log10 of the loss; a loss that is not finite leaves a hole.
     """

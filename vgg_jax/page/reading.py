@@ -72,7 +72,7 @@ def read(folder: Path, name: str, row: str = "") -> RunFiles:
     seconds = directory.read_seconds(folder) or (records[-1].get("seconds", 0.0) if records else 0.0)
     seconds = seconds if 0 <= seconds < 1e12 else 0.0
     run = RunFiles(name, folder, row, config, facts, records, summary, seconds, evaluations, missing)
-    missing[:0] = [*_ending(run)]
+    missing[:0] = _ending(run)
     if (folder / "damaged").is_dir():
         aside = ", ".join(sorted(file.name for file in (folder / "damaged").iterdir()))
         missing.append(f"damaged parts were put aside in damaged/: {aside}")

@@ -187,7 +187,7 @@ def _number(value: Any, form: str = ",.0f") -> str:
 
 def origin(things: Sequence[Origin]) -> Html:
     """Versions, machine, data and commit, and the command that makes each again."""
-    facts = [{"data": config.get("data.name")} | _facts(given) for _, config, given in things]
+    facts = [{"data": _data(config, given)} | _facts(given) for _, config, given in things]
     same, names = groups.differing(facts)
     parts = [table([], [[name, _value(value)] for name, value in same.items()], "The same for all" if names else None)]
     if names:
@@ -196,6 +196,11 @@ def origin(things: Sequence[Origin]) -> Html:
     lines = table([], [[thing[0], _again(*thing)] for thing in things])
     title = element("summary", "The command that makes it again")
     return join([*parts, element("details", title, lines, open=len(things) <= FEW)])
+
+
+def _data(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    own = given.get("data_given") or "code.data" in config
+    return "own data" if own else config.get("data.name")
 
 
 def _facts(given: Mapping[str, Any]) -> dict[str, Any]:

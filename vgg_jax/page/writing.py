@@ -99,7 +99,7 @@ def _sections(found: Found, studies: Sequence[study.StudyFiles], plots: Plots) -
         "What differs": sections.differences(groups),
         **{_title(one, studies): landscape.section(one, plots) for one in studies},
         "Curves": sections.curves(runs, groups, plots),
-        "Evaluation": evaluated.evaluations(runs, plots) if runs else None,
+        "Evaluation": evaluated.evaluations(runs, plots),
         "Time": sections.time(runs, plots),
         "Origin": sections.origin(_origins(found, studies)),
     }

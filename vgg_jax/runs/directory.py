@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.console.flags import path
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.check import MalformedError, does_something
-from vgg_jax.settings.fields import Config
+from vgg_jax.settings.fields import FIELDS, Config
 from vgg_jax.training import processes
 
 # Fields that may differ when a run resumes: they change no result.
@@ -59,13 +60,17 @@ def read_run(
         raise UserError(f"{workdir} has a damaged config.json or run.json ({error}); give another --workdir") from None
 
 
+def data_dir(config: Config) -> str:
+    """The absolute path of config.data.data_dir; "" if the config names none."""
+    return str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
+
+
 def refuse_changes(workdir: Path, overrides: Mapping[str, Any]) -> None:
     """Raises: UserError for an override that would change a result of the run."""
     for field in overrides:
         if field not in CHANGEABLE:
-            raise UserError(
-                f"config.{field} is part of the run in {workdir}; only {', '.join(sorted(CHANGEABLE))} can change"
-            )
+            listed = ", ".join(sorted(CHANGEABLE & FIELDS.keys()))
+            raise UserError(f"config.{field} is part of the run in {workdir}; only {listed} can change")
 
 
 def read_facts(workdir: Path) -> dict[str, Any]:

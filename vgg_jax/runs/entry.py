@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.console.flags import path
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import directory, numerics, origin
+from vgg_jax.runs import directory, numerics, origin, tracking
 from vgg_jax.runs.damage import saved_steps
 from vgg_jax.runs.lock import lock
 from vgg_jax.settings import config as configs
@@ -25,8 +24,11 @@ def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: boo
 
 
 def check_fits(config: Config, data: dict[str, Dataset]) -> None:
-    """Raises: UserError when the config does not fit the data or the devices."""
+    """Raises: UserError when the config does not fit the data, the devices or the packages."""
+    tracking.check(config)
     height, width = data["train"].images.shape[1:3]
+    if height != width:
+        raise UserError(f"the images must be square, not {width}x{height}")
     if (height, width) != (config.data.image_size,) * 2:
         raise UserError(f"the images have {width}x{height} pixels; set config.data.image_size to their side")
     if not len(data["test"]):
@@ -52,8 +54,8 @@ def enter(workdir: Path, config: Config, data: dict[str, Dataset], given: bool =
         if is_there(workdir):
             _go_on(workdir, config, data)
         elif processes.is_first():
-            there = str(path(config.data.data_dir).absolute()) if config.data.data_dir else ""
-            facts = directory.describe(data) | {"data_dir": there, "data_given": given} | origin.describe()
+            where = {"data_dir": directory.data_dir(config), "data_given": given}
+            facts = directory.describe(data) | where | origin.describe()
             directory.write(workdir / "run.json", json.dumps(facts, indent=2) + "\n")
             directory.write(workdir / "config.json", configs.to_json(config))
         else:
@@ -65,8 +67,8 @@ def is_there(workdir: Path) -> bool:
     return os.path.exists(workdir / "config.json")
 
 
-def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> bool:
-    """Whether config only makes the run longer that is in workdir.
+def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> Config:
+    """The config of the run in workdir, which may have fewer epochs.
 
     Raises: UserError listing what differs in the config or the data.
     """
@@ -91,13 +93,13 @@ def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> bool:
     numerics.check(workdir, facts.get("jax_settings", {}))
     if facts["fingerprint"] != directory.describe(data)["fingerprint"]:
         raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
-    return longer
+    return old_config
 
 
 def _go_on(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
-    longer, old_config = check_same(workdir, config, data), directory.read_run(workdir)[0]
+    old_config = check_same(workdir, config, data)
     directory.say_if_changed(workdir, configs.flatten(old_config), configs.flatten(config))
-    if longer:
+    if config.train.epochs > old_config.train.epochs:
         print(f"the run in {workdir} goes on from {old_config.train.epochs} to {config.train.epochs} epochs")
         directory.drop_summary(workdir)  # first: a run with a summary is finished
         if processes.is_first():

@@ -173,7 +173,7 @@ class _Loop:
         return state.replace(sums=self.placement.replicate(zero_sums()))
 
     def _note(self, step: int, sums: Record, steps_per_second: float) -> str:
-        examples = max(sums["count"], 1)
+        examples = sums["count"]
         return (
             f"epoch {step / self.recipe.steps_per_epoch:.2f}/{self.config.train.epochs}  "
             f"loss {sums['loss'] / examples:.4f}  accuracy {sums['correct'] / examples:.2%}  "

@@ -1,6 +1,5 @@
 """Train a run in its directory, from its config to its summary."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from vgg_jax.console.errors import RunFailed, Stopped
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import entry, origin, tracking
+from vgg_jax.runs import entry, origin
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
@@ -21,20 +20,19 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """
     configs.check_trains(config)
-    tracking.check(config)
     given = splits is not None
     found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
-    fresh = not os.path.exists(workdir / "config.json")
+    fresh = not entry.is_there(workdir)
     processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
-    print(network.line(config, len(found["train"].class_names)))
-    name = "own data" if given or code.of(config, "get_data") else config.data.name
-    print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
-    print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
     try:
+        print(network.line(config, len(found["train"].class_names)))
+        name = "own data" if given or code.of(config, "get_data") else config.data.name
+        print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
+        print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
         summary = fit(config, found, workdir)
     except (RunFailed, Stopped):
         raise
-    except Exception:
+    except BaseException:
         if fresh:
             entry.take_back(workdir)
         raise

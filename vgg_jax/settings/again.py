@@ -7,7 +7,6 @@ from typing import Any
 
 from vgg_jax.settings import config as configs, files
 from vgg_jax.settings.check import does_something
-from vgg_jax.settings.fields import FIELDS
 
 Flat = Mapping[str, Any]  # a config's fields, by name
 
@@ -15,8 +14,7 @@ Flat = Mapping[str, Any]  # a config's fields, by name
 @functools.cache
 def shipped() -> Mapping[str, Flat]:
     """The fields of every shipped config, by its name."""
-    names = sorted(file.stem for file in files.SHIPPED.glob("*.py") if not file.stem.startswith("_"))
-    return {name: configs.flatten(configs.load(files.SHIPPED / f"{name}.py")) for name in names}
+    return {name: configs.flatten(configs.load(files.SHIPPED / f"{name}.py")) for name in files.names()}
 
 
 def command(config: Flat, workdir: str = "") -> str | None:
@@ -35,8 +33,7 @@ def command(config: Flat, workdir: str = "") -> str | None:
 
 
 def _changed(base: Flat, config: Flat) -> dict[str, Any]:
-    changed = {name: value for name, value in config.items() if base[name] != value and name in FIELDS}
-    return {name: value for name, value in changed.items() if does_something(name, config)}
+    return {name: value for name, value in config.items() if base[name] != value and does_something(name, config)}
 
 
 def _line(verb: str, config: str, overrides: Mapping[str, Any], workdir: str) -> str:

@@ -115,9 +115,10 @@ def _check_training(flat: Mapping[str, Any]) -> None:
     batch, micro_batch = flat["train.batch_size"], flat["train.micro_batch"]
     slices = micro_batches(batch, micro_batch)
     if batch % slices:
+        nearest = min(range(1, 2 * batch), key=lambda b: (b % micro_batches(b, micro_batch) > 0, abs(b - batch)))
         raise UserError(
             f"config.train.batch_size={batch} does not divide into {slices} equal micro-batches of at most "
-            f"{micro_batch}; the nearest that does is {max(1, round(batch / slices)) * slices}"
+            f"{micro_batch}; the nearest that does is {nearest}"
         )
     if batch == slices and (place := _meets_one_value(flat)):
         given = f"micro_batch={micro_batch}" if batch > 1 else "batch_size=1"
@@ -174,9 +175,7 @@ def parse(field: str, text: str, old: Any) -> Any:
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(str(value))  # inf if the int is too large
-    allowed = (int,) if field in FIELDS and _is_whole(FIELDS[field]) else (int, float)
-    numbers = field not in FIELDS or not isinstance(value, tuple) or all(type(v) in allowed for v in value)
-    if type(value) is not type(old) or not numbers:
+    if type(value) is not type(old):
         raise UserError(f"config.{field} takes {_kind(field, type(old))}, not {text!r}")
     return value
 

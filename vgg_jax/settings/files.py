@@ -26,7 +26,7 @@ def run(path: str | Path) -> ConfigDict:
 
     Raises: UserError when there is no such file, or it returns no config.
     """
-    file = _find(path)
+    file = find(path)
     namesake = SHIPPED / file.name
     if namesake.is_file() and not namesake.samefile(file):
         print(f"using {file.absolute()}, not the shipped config with the same name", file=sys.stderr)
@@ -43,20 +43,25 @@ def sweep(path: str | Path) -> list[dict[str, Any]]:
 
     Raises: UserError when there are none, or they are no overrides.
     """
-    _, found = _call(path, _find(path), "sweep", list)
+    _, found = _call(path, find(path), "sweep", list)
     if not found or not all(isinstance(one, dict) and all(isinstance(field, str) for field in one) for one in found):
         raise UserError(f'sweep() of {path} has to yield overrides, as {{"optimizer.learning_rate": 0.05}}')
     return found
 
 
-def _find(path: str | Path) -> Path:
+def names() -> list[str]:
+    """Of the shipped configs."""
+    return sorted(file.stem for file in SHIPPED.glob("*.py") if not file.stem.startswith("_"))
+
+
+def find(path: str | Path) -> Path:
+    """The file of a config's name. Raises: UserError when there is none."""
     file = flags.path(os.fspath(path))
     if not os.path.isfile(file):  # never raises, whatever the name
         if str(file.parent) in (".", "configs"):
             file = SHIPPED / (file.name.removesuffix(".py") + ".py")
         if not os.path.isfile(file):
-            names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.py") if not p.stem.startswith("_")))
-            raise UserError(f"no config file {path}; shipped ones are {names}")
+            raise UserError(f"no config file {path}; shipped ones are {', '.join(names())}")
     return file
 
 

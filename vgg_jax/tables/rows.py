@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 from typing import NamedTuple
 
+from vgg_jax.console.errors import UserError
 from vgg_jax.settings import files
 from vgg_jax.settings.fields import Config
 
@@ -31,8 +32,8 @@ def row_of(source: str) -> Row:
 
 def _first_line(file: Path) -> str:
     try:
-        said = ast.get_docstring(ast.parse(file.read_text())) or ""
-    except (OSError, ValueError, SyntaxError):  # reading the config says what is wrong
+        said = ast.get_docstring(ast.parse(files.find(file).read_text())) or ""
+    except (UserError, OSError, ValueError, SyntaxError):  # reading the config says what is wrong
         return ""
     return said.partition("\n")[0].rstrip(".").replace("|", "/")
 

@@ -93,10 +93,8 @@ def _make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientT
     mask = functools.partial(is_named, "kernel") if c.decay == "kernels" else None
     decay = [optax.add_decayed_weights(c.weight_decay, mask)] if c.weight_decay else []
     sgd = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
-    if c.name.startswith("adam"):
-        steps = [optax.scale_by_adam(), *decay] if c.name == "adamw" else [*decay, optax.scale_by_adam()]
-    else:
-        steps = [sgd, *decay] if c.name == "sgdw" else [*decay, sgd]
+    rule = optax.scale_by_adam() if c.name.startswith("adam") else sgd
+    steps = [rule, *decay] if c.name in ("sgdw", "adamw") else [*decay, rule]
     if c.bias_rate != 1:
         steps.append(optax.masked(optax.scale(c.bias_rate), functools.partial(is_named, "bias")))
     update = optax.chain(*steps, optax.scale_by_learning_rate(schedule))

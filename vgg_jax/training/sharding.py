@@ -4,6 +4,7 @@ JAX does the work: `jit` over a mesh with one axis, `data`, splits the batch and
 `shard_map` over that mesh is for devices that work independently (micro-batches, evaluation).
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -97,6 +98,7 @@ def place(config: Config) -> Placement:
         fits = max(1, round(batch / n)) * n
         raise UserError(
             f"config.train.batch_size={batch} does not divide among {n} devices; the nearest that fits is {fits}"
+            + (" with --config.train.micro_batch=0" if config.train.micro_batch else "")
             + (", or take fewer with --config.train.devices" if alone else "")
         )
     if (parts := micro_batches(config)) > 1 and parts % n:
@@ -124,7 +126,8 @@ def use_cores(configs: Iterable[Config], processes: int | None = None) -> None:
     parts = max(1, math.gcd(*map(micro_batches, configs)) // processes)
     n = max(n for n in range(1, cores() + 1) if parts % n == 0)
     if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", n)
+        with contextlib.suppress(RuntimeError):  # a config file has used JAX already: it keeps one device
+            jax.config.update("jax_num_cpu_devices", n)
 
 
 def devices() -> list[Any]:

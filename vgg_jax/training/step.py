@@ -29,7 +29,7 @@ class TrainState(struct.PyTreeNode):
     Attributes:
       step: scalar int32, optimizer steps done.
       key: the run's PRNG key, never changed; all randomness is folded in from it and the step.
-      params, batch_stats: the variables of `VGG`; batch_stats is {} without BatchNorm.
+      params, batch_stats: the variables of `VGG`; batch_stats is {} without BatchNorm and whitening.
       average: moving average of params and batch_stats after every step, or {} when none is kept.
       opt_state: the optax optimizer's state.
       sums: totals since the last log point: loss, correct and count (summed over examples), and
