@@ -1,8 +1,8 @@
 """Project 2's VGG_Light: two convolutions of 16 and 32 channels, head 128-128-10.
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_light.py
-RUNTIME   13 seconds an epoch on two AMD EPYC cores with AVX-512, 39 on one without (n=1); GPU not yet measured
-EXPECTED  reported: 68.71 % (best epoch on the test set); ours: 68.54 % likewise, 68.47 % at the final epoch (n=1)
+RUNTIME   13 seconds an epoch on two AMD EPYC cores with AVX-512, 31 on one with other work beside it (n=1)
+EXPECTED  reported: 68.71 % (best epoch on the test set); ours: 68.30 % likewise, 67.77 % at the final epoch (n=1)
 """
 
 from ml_collections import ConfigDict
