@@ -69,10 +69,11 @@ def stock_flax(config: Any) -> Turn:
 
     class Dropout(nn.Module):
         rate: float
+        spatial: bool = False
 
         @nn.compact
         def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-            return nn.Dropout(self.rate, deterministic=not train)(x)
+            return nn.Dropout(self.rate, (1, 2) if self.spatial else (), deterministic=not train)(x)
 
     def make_steps(step: Callable, state: Any, data: Any) -> Callable[[Any], Any]:
         each = jax.block_until_ready([{k: v[i] for k, v in data.items()} for i in range(STEPS)])

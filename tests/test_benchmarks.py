@@ -139,6 +139,11 @@ def test_a_contender_takes_the_batches_in_their_order(way):
     assert np.abs(np.diff(expected)).min() > 1e-3
 
 
+def test_stock_flax_has_every_kind_of_dropout():
+    narrow = {"model__width": 1 / 16, "train__batch_size": 16}
+    assert np.isfinite(contenders.stock_flax(config("bn_dropout", FIELDS, **narrow))()).all()
+
+
 NETWORKS = {
     "plain": ("vgg_light", {"model__global_pool": True}),
     "map": ("vgg_light", {"model__batch_norm": "before"}),

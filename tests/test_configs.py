@@ -216,6 +216,12 @@ def test_a_batch_that_does_not_divide_gets_the_nearest_that_does(batch, micro_ba
     assert nearest in accepted and abs(nearest - batch) == min(abs(size - batch) for size in accepted)
 
 
+def test_a_field_of_dropout_without_dropout_does_nothing():
+    fields = {"model.spatial_dropout": True}
+    assert not does_something("model.spatial_dropout", configs.flatten(config("default", fields)))
+    assert does_something("model.spatial_dropout", configs.flatten(config("bn_dropout", fields)))
+
+
 ONE_PIXEL = {"model.stages": "A", "model.pool": "first", "model.hidden": (), "model.batch_norm": "after"}
 
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from shutil import copytree
 from unittest.mock import Mock
 
@@ -273,7 +274,9 @@ def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monk
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out" / "README.md")], "is a file", "--out")
     ends(cli._dispatch, [*argv, "stablehlo", "--out", str(tmp_path / "out")], "holds something else (README.md)")
     (tmp_path / "out" / ".gitattributes").touch()  # as in a clone of a Hub repository
-    (tmp_path / "out" / ".model.safetensors.partial").touch()  # of an export that was killed
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(Path, "replace", Mock(side_effect=OSError("full")))
+        vgg_jax.load(finished_run).export("safetensors", tmp_path / "out")
     cli._dispatch([*argv, "safetensors", "--out", str(tmp_path / "out")])  # the same again
     for to in ("onnx", "stablehlo"):
         ends(cli._dispatch, [*argv, to, "--half"], f"--half is for safetensors and pytorch, not for {to}")

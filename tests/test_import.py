@@ -144,7 +144,6 @@ def test_the_commands_work_on_imported_weights(arrays, tmp_path, capsys, ends): 
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert f"imported from weights.safetensors (SHA-256 {digest[:12]}" in said and "on 360 test images" in said
     facts = json.loads((run / "run.json").read_text())
-    assert facts["data_dir"] == ""
     assert facts["origin"] == {"file": "weights.safetensors", "sha256": digest} and "device" not in facts
     again = ["--config", "vgg16_bn", *fields, "--config.train.batch_size=32", "--config.train.epochs=1"]
     again += ["--config.train.devices=1", "--config.data.train_size=64"]
@@ -308,7 +307,7 @@ def test_broken_folders(arrays, tmp_path, ends):  # noqa: F811
     assert not (tmp_path / "run").exists()
 
 
-def test_an_exported_folder_keeps_its_recipe(tmp_path):
+def test_an_exported_folder_keeps_its_recipe(tmp_path, monkeypatch):
     exported = vgg_jax.load(make_run(tmp_path / "run", "plain")).export("safetensors")
     for more, words in (
         ({"overrides": {"train.epochs": "3"}}, "train.epochs is part of the run"),
@@ -319,7 +318,9 @@ def test_an_exported_folder_keeps_its_recipe(tmp_path):
     its = json.loads((exported / "config.json").read_text())
     its["vgg_jax"]["calibration"] = {"step": 8, "temperature": 1.5}
     (exported / "config.json").write_text(json.dumps(its))
-    import_weights(exported, tmp_path / "again", overrides={"data.data_dir": str(tmp_path)})
+    monkeypatch.chdir(tmp_path)
+    import_weights(exported, tmp_path / "again", overrides={"data.data_dir": "."})
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["data_dir"] == str(tmp_path)
     assert json.loads((tmp_path / "again" / "calibration.json").read_text()) == {
         "latest": {"step": 8, "temperature": 1.5}
     }

@@ -20,7 +20,7 @@ from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.evaluation import intervals
 from vgg_jax.landscape import verdict
-from vgg_jax.page import finding, groups, reading, scored, study, writing
+from vgg_jax.page import finding, groups, reading, scored, sections, study, writing
 from vgg_jax.runs import log
 from vgg_jax.runs.pictures import drops
 from vgg_jax.settings import again, config as configs
@@ -219,6 +219,7 @@ def test_given_data_are_not_called_by_the_configs_name(run):
     assert "own data" not in words(page(run))
     change(run / "run.json", lambda facts: facts | {"data_given": True})
     assert "data own data" in words(page(run))
+    assert sections._data(configs.flatten(configs.load(ROOT / "examples" / "resnet.py")), {}) == "digits"
 
 
 def test_a_field_that_does_nothing_does_not_part_seeds(finished_run, tmp_path):

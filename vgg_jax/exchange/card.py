@@ -1,7 +1,7 @@
 """The model card: the README.md of a folder for the Hugging Face Hub."""
 
 import json
-from pathlib import Path
+import shlex
 from typing import Any
 
 from vgg_jax.exchange.outgoing import Outgoing, architecture, flat, portable
@@ -53,7 +53,7 @@ def card(out: Outgoing) -> str:
         metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata(out).items()),
         title=_title(out),
         kind="network" if out.is_own else "VGG network",
-        file=f" --config {Path(configs.flatten(out.config)['code.file']).name}" if out.is_own else "",
+        file=f" --config {shlex.quote(configs.flatten(out.config)['code.file'])}" if out.is_own else "",
         pytorch="" if out.is_own else _PYTORCH,
         size=out.config.data.image_size,
         classes=out.classes,

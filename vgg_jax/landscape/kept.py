@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from vgg_jax.console.errors import UserError
+from vgg_jax.settings.fields import FIELDS
 
 Arrays = dict[str, np.ndarray]
 Of = Mapping[str, Any]  # what a measure depends on, by name: settings, images, weights
@@ -34,7 +35,8 @@ def read(file: Path, of: Of) -> tuple[Arrays, str]:
         raise UserError(f"{file} is damaged; delete it, and the same command measures it again") from None
     if old is None:  # of an earlier version; nothing else in it tells one network from another
         return {}, f"{file} does not say which network it was measured of"
-    changed = [name for name, value in _plain(of).items() if old.get(name) != value]
+    older = _plain({name: FIELDS[name].before for name in of if name in FIELDS})  # of a version without these fields
+    changed = [name for name, value in _plain(of).items() if (older | old).get(name) != value]
     return ({}, f"{file} was measured with other {', '.join(changed)}") if changed else (arrays, "")
 
 

@@ -111,7 +111,7 @@ def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key
         output, layer = call(*args, **kwargs), context.module
         if isinstance(layer, kind) and context.method_name == "__call__":
             name = str(layer.name)
-            if re.fullmatch(r"(conv|bn)\d+_\d+a?", name) if isinstance(model, VGG) else output.ndim == 4:
+            if re.fullmatch(r"(conv|bn)\d+(_\d+a?)?", name) if isinstance(model, VGG) else output.ndim == 4:
                 signals.append(output.astype(jnp.float32))
         return output
 

@@ -199,7 +199,7 @@ def origin(things: Sequence[Origin]) -> Html:
 
 
 def _data(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    own = given.get("data_given") or "code.data" in config
+    own = given.get("data_given") or config.get("code.data")
     return "own data" if own else config.get("data.name")
 
 

@@ -17,10 +17,10 @@ from vgg_jax.training import own, processes, sharding
 from vgg_jax.training.optim import goes_on
 
 
-def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> None:
+def open_run(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> bool:
     """`check_fits`, then `enter`."""
     check_fits(config, data)
-    enter(workdir, config, data, given)
+    return enter(workdir, config, data, given)
 
 
 def check_fits(config: Config, data: dict[str, Dataset]) -> None:
@@ -42,10 +42,12 @@ def check_fits(config: Config, data: dict[str, Dataset]) -> None:
     own.check(config, data["train"])
 
 
-def enter(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> None:
+def enter(workdir: Path, config: Config, data: dict[str, Dataset], given: bool = False) -> bool:
     """Make the directory of a new run, or check that an existing one has the same config and data.
 
     given: the data were handed over, so that config.data does not name them.
+
+    Returns: whether the run is new.
 
     Raises: UserError listing what differs; Busy when another process is training there.
     """
@@ -53,13 +55,14 @@ def enter(workdir: Path, config: Config, data: dict[str, Dataset], given: bool =
     with lock(workdir):
         if is_there(workdir):
             _go_on(workdir, config, data)
-        elif processes.is_first():
+            return False
+        if processes.is_first():
             where = {"data_dir": directory.data_dir(config), "data_given": given}
             facts = directory.describe(data) | where | origin.describe()
             directory.write(workdir / "run.json", json.dumps(facts, indent=2) + "\n")
             directory.write(workdir / "config.json", configs.to_json(config))
-        else:
-            raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
+            return True
+        raise UserError(f"{workdir} is not the directory that process 0 made; all processes must share one")
 
 
 def is_there(workdir: Path) -> bool:

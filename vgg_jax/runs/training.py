@@ -7,7 +7,7 @@ from vgg_jax.console.errors import RunFailed, Stopped
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import entry, origin
+from vgg_jax.runs import entry, origin, tracking
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
@@ -20,10 +20,10 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """
     configs.check_trains(config)
+    tracking.check(config)
     given = splits is not None
     found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
-    fresh = not entry.is_there(workdir)
-    processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
+    new = processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
     try:
         print(network.line(config, len(found["train"].class_names)))
         name = "own data" if given or code.of(config, "get_data") else config.data.name
@@ -33,7 +33,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     except (RunFailed, Stopped):
         raise
     except BaseException:
-        if fresh:
+        if new:
             entry.take_back(workdir)
         raise
     for protocol, result in summary["protocols"].items():

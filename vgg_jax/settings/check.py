@@ -55,7 +55,7 @@ def does_something(name: str, flat: Mapping[str, Any]) -> bool:
     other, *values = FIELDS[name].only
     if other == "data.name" and flat.get("code.data"):
         return True
-    return flat.get(other) in values if values else flat.get(other) not in (0, "", "none")
+    return flat.get(other) in values if values else flat.get(other) not in (0, "", "none", ())
 
 
 def needs(field: Field) -> str:
@@ -92,6 +92,8 @@ def _check_model(flat: Mapping[str, Any]) -> None:
             )
     if flat["model.residual"] and flat["model.pool"] == "first":
         raise UserError("config.model.pool='first' is not for residual blocks; take last")
+    if flat["model.residual"] and flat["model.tied"]:
+        raise UserError("config.model.tied is not for residual blocks")
 
 
 def _check_sizes(flat: Mapping[str, Any], unit: int) -> None:

@@ -28,7 +28,7 @@ class Field(NamedTuple):
       choices: the allowed texts; empty for any text.
       low, high: the smallest and largest allowed number, for a tuple of each element.
       before: the value in runs older than the field; None if all runs have the field.
-      only: another field and its values with which this one does something; without values, any but none, 0 or "".
+      only: another field and its values with which this one does something; without values, any but none, 0, "" or ().
     """
 
     default: Any

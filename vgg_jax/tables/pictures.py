@@ -29,7 +29,7 @@ def accuracy(result: dict[str, Any], caption: str, file: Path) -> None:
         axis.plot([], [], mark, color=colour, label=label)
     reported = [(row["reported"], y) for y, row in enumerate(rows) if row["reported"]]
     if reported:
-        axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported (best on test)")
+        axis.plot(*zip(*reported), "x", color="black", ms=7, label="reported")
     axis.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axis.set(xlabel="test accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
     axis.grid(alpha=0.3)

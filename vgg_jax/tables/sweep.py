@@ -10,7 +10,7 @@ from typing import Any
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.evaluation.intervals import estimate
-from vgg_jax.runs import directory, log
+from vgg_jax.runs import directory, log, tracking
 from vgg_jax.settings import code, config as configs, files
 from vgg_jax.tables import pictures
 from vgg_jax.tables.rows import Job
@@ -28,6 +28,7 @@ def plan(source: str, overrides: Mapping[str, str], seeds: int, workdir: Path) -
     for changes in files.sweep(source):
         config, name = configs.override(base, changes), name_of(changes)
         configs.check_trains(config)
+        tracking.check(config)
         if not config.data.validation_size and not code.of(config, "get_data"):
             raise UserError(f"{NEEDS}: set config.data.validation_size, as 5000 of CIFAR-10")
         if name in jobs:

@@ -88,7 +88,7 @@ def caption(result: dict[str, Any]) -> str:
     images = " and ".join(f"{n:,}" for n in sorted({run["train_images"] for run in runs}))
     batch = " and ".join(str(n) for n in sorted({run["batch_size"] for run in runs}))
     reports = any(row["reported"] for row in result["rows"])
-    reported = "; reported: the original project's best epoch on the test set" if reports else ""
+    reported = "; reported: by the original project, taken to be its best epoch on the test set" if reports else ""
     return (
         f"On {devices}, {images} training images, batch {batch}. Mean ± standard deviation (n seeds) of the accuracy "
         "on all test images; in brackets its 95 % interval, Student's for several seeds and Wilson's for one"

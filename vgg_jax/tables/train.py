@@ -12,7 +12,7 @@ from vgg_jax.console.errors import Busy, RunFailed, UserError
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
-from vgg_jax.runs import directory, entry
+from vgg_jax.runs import directory, entry, tracking
 from vgg_jax.runs.loop import fit
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
@@ -26,6 +26,7 @@ def plan(rows: Sequence[Row], seeds: int, workdir: Path, overrides: Mapping[str,
     for row in rows:
         base = configs.load(row.file, overrides)
         configs.check_trains(base)
+        tracking.check(base)
         jobs[row.config] = [(c, workdir / row.config / f"seed{c.seed}") for c in configs.seeded(base, seeds)]
     return jobs
 
