@@ -1,4 +1,4 @@
-"""Every field at its default: the Torch7 post's VGG16 with BatchNorm, trained as project 1 trains its own.
+"""Every field at its default: VGG16 with BatchNorm, also in the head; project 1's optimizer and schedule.
 
 docs/fields.md explains them all. An overlay (`speedrun.py`, ...) starts from here and changes a few; the command line
 can change any (`--config.train.epochs=1`).

@@ -2,7 +2,7 @@
 
 COMMAND   python -m vgg_jax.main --config configs/vgg16_bn_kuangliu.py
 RUNTIME   not measured
-EXPECTED  not trained here; kuangliu reports 92.64 % (does not say of which epoch)
+EXPECTED  not trained here; kuangliu reports 92.64 % (epoch not named; no Nesterov, PyTorch's initialisation)
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ import numpy as np
 from vgg_jax.console.errors import UserError
 from vgg_jax.torch.names import Arrays, Leaf
 
-# torchvision, chenyaofo: features, classifier. kuangliu: the same, classifier without a number. timm: head.fc.
+# torchvision, chenyaofo: features, classifier. kuangliu: the same, classifier without a number. edadaltocg: head.fc.
 _SECTIONS = ("features", "pre_logits", "classifier", "head", "fc")
 
 

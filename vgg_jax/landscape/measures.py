@@ -47,7 +47,7 @@ _AROUND = (
     (CONVEX, "share of random lines that curve down", "negative_curvature", f"{OURS}; {LI}", True),
     (FLAT, "rise of the loss half a radius away", "rise", f"{OURS}; {LI}", False),
     (FLAT, "rise of the loss a radius away", "far_rise", f"{OURS}; {LI}", False),
-    (FLAT, "largest Hessian eigenvalue", "eigenvalue", "as in Yao et al. 2020", False),
+    (FLAT, "largest Hessian eigenvalue", "eigenvalue", "after Yao et al. 2020", False),
     (FLAT, "largest Hessian eigenvalue, filter-normalised", "relative_eigenvalue", OURS, False),
     (FLAT, "rise to the worst loss in the relative radius", "worst_rise", "after Keskar et al. 2017, Kwon et al. 2021",
      False),
@@ -61,7 +61,7 @@ MEASURES = (
     Measure(SMOOTH, "largest change of the gradient, in units of its norm", UPDATE, "update_relative_predictiveness",
             OURS),
     Measure(SMOOTH, "effective beta-smoothness", UPDATE, "update_beta_smoothness", OURS),
-    Measure(SMOOTH, "learning-rate band, max - min of the training loss", TRAINING, "rate_band", "project 2"),
+    Measure(SMOOTH, "learning-rate band, max - min of the training loss", TRAINING, "rate_band", "project 2's course"),
     *(
         Measure(claim, name, where, f"{place}_{key}", source, share=share)
         for (claim, name, key, source, share), (place, where) in itertools.product(_AROUND, WHERE.items())

@@ -1,8 +1,8 @@
 """Every field of a config, declared once: default, meaning, allowed values, and the value that older runs had.
 
-The defaults are the Torch7 post's VGG16 with BatchNorm, trained as project 1 trains. An overlay starts from them and
-changes a few; the command line can change any (`--config.train.epochs=1`). An empty tuple, "" or 0 means none or off
-unless a line says otherwise.
+The defaults are VGG16 with BatchNorm, also in the head, and project 1's optimizer and schedule. An overlay starts from
+them and changes a few; the command line can change any (`--config.train.epochs=1`). An empty tuple, "" or 0 means none
+or off unless a line says otherwise.
 """
 
 from collections.abc import Sequence
