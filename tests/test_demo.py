@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from browsing import served
 from flax import linen as nn
+from ml_collections import ConfigDict
 from PIL import Image
 from small import OWN_NETWORK, free_port
 from test_bad_input import ends  # noqa: F401, a fixture
@@ -194,6 +195,10 @@ def test_examples_come_from_the_runs_own_test_images_and_nothing_is_downloaded(r
     monkeypatch.setenv("TFDS_DATA_DIR", "/nonexistent")
     found, said = examples.examples(load_or_shipped(None, "latest", {}, None))
     assert found == [] and "cifar10 is not on this machine, and the demo downloads nothing" in said
+    own = {"code": {"file": "own.py", "sha256": "0", "data": True}}  # get_data of a file that is not given here
+    config = ConfigDict(vgg_jax.config("default").to_dict() | own)
+    found, said = examples.examples(types.SimpleNamespace(config=config))
+    assert found == [] and "No examples: get_data of this run has to come from own.py" in said
 
 
 def test_pictures_that_predict_refuses_get_its_line(looker, tmp_path):

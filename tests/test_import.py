@@ -233,6 +233,8 @@ BROKEN = {
     "overflow.safetensors": (lambda a, b: changed(a, "features.0.bias", lambda x: x.astype(np.float64) + 1e300), [
         "not finite"]),
     "variance.safetensors": (lambda a, b: changed(a, "features.1.running_var", lambda x: -x), ["negative variance"]),
+    "square.safetensors": (lambda a, b: a | {"features.0².weight": ZEROS, f"features.{'7' * 5000}.weight": ZEROS}, [
+        "features.0².weight of shape", "no place"]),
     "whole.safetensors": (lambda a, b: changed(a, "features.0.weight", lambda x: x.astype(np.int8)), ["type I8"]),
 }  # fmt: skip
 
@@ -300,11 +302,15 @@ def test_broken_folders(arrays, tmp_path, ends):  # noqa: F811
         ("step", -1),
         ("calibration", "hot"),
         ("calibration", {"temperature": 0}),
+        ("calibration", {"temperature": 1.5, "images": "many", "split": "validation"}),
     ):
         (exported / "config.json").write_text(json.dumps(its | {"vgg_jax": its["vgg_jax"] | {section: value}}))
         argv = ["import", str(exported), "--workdir", str(tmp_path / "run")]
         assert "config.json is damaged" in ends(cli._dispatch, argv), section
     assert not (tmp_path / "run").exists()
+
+
+CALIBRATION = {"step": 8, "temperature": 1.5, "split": "validation", "images": 100}
 
 
 def test_an_exported_folder_keeps_its_recipe(tmp_path, monkeypatch):
@@ -316,12 +322,10 @@ def test_an_exported_folder_keeps_its_recipe(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=words):
             import_weights(exported, tmp_path / "again", **more)
     its = json.loads((exported / "config.json").read_text())
-    its["vgg_jax"]["calibration"] = {"step": 8, "temperature": 1.5}
+    its["vgg_jax"]["calibration"] = CALIBRATION
     (exported / "config.json").write_text(json.dumps(its))
     monkeypatch.chdir(tmp_path)
     import_weights(exported, tmp_path / "again", overrides={"data.data_dir": "."})
     assert json.loads((tmp_path / "again" / "run.json").read_text())["data_dir"] == str(tmp_path)
-    assert json.loads((tmp_path / "again" / "calibration.json").read_text()) == {
-        "latest": {"step": 8, "temperature": 1.5}
-    }
+    assert json.loads((tmp_path / "again" / "calibration.json").read_text()) == {"latest": CALIBRATION}
     assert "imported from" in report.text(vgg_jax.load(tmp_path / "again").evaluate())

@@ -20,7 +20,7 @@ from vgg_jax.console import flags
 from vgg_jax.console.errors import UserError
 from vgg_jax.evaluation import intervals
 from vgg_jax.landscape import verdict
-from vgg_jax.page import finding, groups, reading, scored, sections, study, writing
+from vgg_jax.page import finding, groups, hills, reading, scored, sections, study, writing
 from vgg_jax.runs import log
 from vgg_jax.runs.pictures import drops
 from vgg_jax.settings import again, config as configs
@@ -156,6 +156,14 @@ def test_a_table_and_its_seeds(finished_run, tmp_path):
     assert "vgg_a/seed10: 1 of 2 epochs were logged" in text
     assert "What differs" not in text
 
+    own = tmp_path / "own"  # a table with a row of the same name
+    copy(finished_run, own / "vgg_a" / "seed0")
+    (own / "own.json").write_text(json.dumps({"rows": [{"config": "vgg_a", "name": "mine", "reported": None}]}))
+    for tables in ((tmp_path / "project2", own), (own, tmp_path / "project2")):
+        found = finding.find(tables)
+        named = {g.name: g.reported for run in found.runs for g in groups.group([run], found.rows)}
+        assert named == {"VGG_A": pytest.approx(0.7577), "mine": None}
+
 
 def test_intervals_against_known_values():
     """Wilson's of 8 of 10 and of 10 of 10 (Brown, Cai and DasGupta 2001); Student's 97.5 % point of two degrees."""
@@ -205,6 +213,10 @@ def test_unfinished_diverged_and_damaged_runs_show_what_there_is(run, finished_r
     for file in ("config.json", "run.json", "summary.json"):
         (run / file).unlink()
     assert "config.json is not there" in words(page(run))
+    (run / "config.json").write_text('{"a": ' * 5000 + "1" + "}" * 5000)
+    (run / "seconds.txt").unlink()
+    (run / "seconds.txt").mkdir()
+    assert "config.json is damaged" in words(page(run))
 
 
 def test_imported_weights_were_not_trained_here(run):
@@ -408,6 +420,11 @@ def test_mistakes_end_in_one_line(run, tmp_path, ends, monkeypatch):  # noqa: F8
         [str(run), *out],
         "the report needs plotly: pip install plotly, or pip install -e '.[report]'",
     )
+
+
+def test_ticks_of_any_numbers():
+    ticks = hills._numbered([1.0, 1e308])["tickvals"]
+    assert ticks[0] == 1 and ticks[-1] == 1e301
 
 
 def test_long_runs_are_thinned_and_short_ones_are_not():

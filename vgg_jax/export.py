@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
 
     run = load(given.workdir, given.checkpoint, overrides, given.config)
     folder = run.export(given.to, given.out, given.half)
-    files = ", ".join(sorted(file.name for file in folder.iterdir()))
+    files = ", ".join(sorted(file.name for file in folder.glob("[!.]*")))
     print(f"{given.checkpoint} checkpoint (step {run.step}) in {folder}: {files}")
 
 

@@ -24,23 +24,17 @@ def examples(run: TrainedRun) -> tuple[list[Example], str]:
 
     Nothing is downloaded for them: without the data there are none, and the sentence says so.
     """
-    name = run.config.data.name
-    if name in cifar.SOURCES and not code.of(run.config, "get_data") and not _is_here(name, run.config.data.data_dir):
-        return [], (
-            f"No examples: {name} is not on this machine, and the demo downloads nothing. If you have it, start the "
-            "demo with --config.data.data_dir=DIR."
-        )
+    name, data_dir = run.config.data.name, run.config.data.data_dir
     try:
+        standard = name in cifar.SOURCES and not code.of(run.config, "get_data")
+        if standard and not cifar.find_prepared(name, cifar.find_root(data_dir)):
+            return [], (
+                f"No examples: {name} is not on this machine, and the demo downloads nothing. If you have it, start "
+                "the demo with --config.data.data_dir=DIR."
+            )
         dataset = run.data("test").sample(500)
     except (UserError, OSError) as error:
         return [], f"No examples: {error}"
     order = np.argsort([int((dataset.labels[:i] == y).sum()) for i, y in enumerate(dataset.labels)], kind="stable")
     chosen = [Example(dataset.images[i], dataset.class_names[dataset.labels[i]]) for i in order[:COUNT]]
     return chosen, "Examples from the first run's test images:"
-
-
-def _is_here(name: str, data_dir: str) -> bool:
-    try:
-        return cifar.find_prepared(name, cifar.find_root(data_dir)) is not None
-    except UserError:  # prepared in another format
-        return False

@@ -82,23 +82,19 @@ class Looker:
         found = jax.device_get(self._program(self.run.variables, pixels[None], jax.random.key(0)))
         if not np.isfinite(found["logits"]).all():
             raise UserError(f"the network of {self.run.workdir} had diverged: its outputs are not finite")
-        share = functools.partial(_probabilities, temperature=self.run.temperature)
+        temperature = self.run.temperature
         stages = [_stage(name, maps[0], found["values"].get(name)) for name, maps in _in_order(found["maps"])]
         where = evidence_stage({name: maps.shape for name, maps in found["maps"].items()})
         return Look(
             pixels,
-            share(found["logits"])[0],
+            scores.softmax(found["logits"] / temperature).astype(np.float32)[0],
             found["saliency"][0],
             found["evidence"][0] if where else None,
             where,
             stages,
-            share(found["draws"]) if self._rates else None,
+            scores.softmax(found["draws"] / temperature).astype(np.float32) if self._rates else None,
             self._rates,
         )
-
-
-def _probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
-    return scores.softmax(logits / temperature).astype(np.float32)
 
 
 def _in_order(maps: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:

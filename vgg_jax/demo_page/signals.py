@@ -34,7 +34,7 @@ def watch(
 ) -> Signals:
     """One pass in evaluation mode.
 
-    A VGG's stages end at its max-pools, and a map is what the stage's last activation gives. In a network of your own
+    A VGG's stages end at its max-pools, and a map is what the stage's last block gives. In a network of your own
     a stage is all layers with maps of one size, and a map is what a convolution gives.
 
     Args:

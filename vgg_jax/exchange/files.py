@@ -58,8 +58,7 @@ def read(source: Path) -> Found:
         raise UserError(f"{file} holds no arrays")
     with open(file, "rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    counters = [name for name in found if name.endswith("num_batches_tracked")]
-    arrays = {name: _float32(file, name, array) for name, array in found.items() if name not in counters}
+    arrays = {n: _float32(file, n, array) for n, array in found.items() if not n.endswith("num_batches_tracked")}
     if not arrays:
         raise UserError(f"{file} holds no arrays but counters of batches")
     return Found(file, sha256, _without_prefixes(arrays), described)

@@ -116,8 +116,12 @@ def _ours(
         then = configs.override(directory.with_code(folder, then, config) if config else then, {})
         facts, step, calibration = dict(its["run"]), its["step"], its["calibration"]
         directory.check_facts(facts)
-        if type(step) is not int or step < 0 or not (calibration is None or 0 < calibration["temperature"] < 1e9):
-            raise ValueError("step and temperature must be numbers above 0")
+        if type(step) is not int or step < 0:
+            raise ValueError("step must be a whole number, 0 or more")
+        if calibration and not (
+            0 < calibration["temperature"] < 1e9 and type(calibration["images"]) is int and calibration["split"]
+        ):
+            raise ValueError("calibration must have a temperature above 0, a number of images and a split")
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError, MalformedError) as error:
         raise UserError(f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error})") from None
     directory.refuse_changes(folder, overrides)

@@ -49,14 +49,13 @@ def _in_order(arrays: Arrays, table: list[Leaf], source: str) -> Arrays:
     for ours, theirs in zip_longest(_ours(table), _theirs(arrays, source)):
         if ours is None:
             raise _extra(source, arrays, _names(arrays, theirs)[0])
-        for leaf in ours:
-            name = leaf.key.rpartition(".")[2]
-            if theirs is None or f"{theirs}.{name}" not in arrays:
-                raise _missing(source, leaf, f"{theirs}.{name}" if theirs else leaf.key)
-            found[leaf.key] = arrays[f"{theirs}.{name}"]
-            _check(source, leaf, f"{theirs}.{name}", found[leaf.key])
-        known = {f"{theirs}.{leaf.key.rpartition('.')[2]}" for leaf in ours}
-        if more := [name for name in _names(arrays, theirs) if name not in known]:
+        names = {f"{theirs}.{leaf.key.rpartition('.')[2]}": leaf for leaf in ours}
+        for name, leaf in names.items():
+            if name not in arrays:
+                raise _missing(source, leaf, name if theirs else leaf.key)
+            found[leaf.key] = arrays[name]
+            _check(source, leaf, name, arrays[name])
+        if more := [name for name in _names(arrays, theirs) if name not in names]:
             raise _extra(source, arrays, more[0])
     return found
 
@@ -76,7 +75,9 @@ def _theirs(arrays: Arrays, source: str) -> list[str]:
 
     def place(layer: str) -> tuple:
         section, _, rest = layer.partition(".")
-        numbers = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.|(\d+)", rest) if part]
+        numbers = [
+            (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"\.|(\d{1,9})", rest) if part
+        ]
         return _SECTIONS.index(section), numbers
 
     return sorted(layers, key=place)

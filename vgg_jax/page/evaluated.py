@@ -27,13 +27,13 @@ def evaluations(runs: Sequence[RunFiles], plots: Plots) -> Html:
     without = [run for run in runs if not run.evaluations]
     if without:
         listed = ", ".join(run.name for run in without[:12]) + (", ..." if len(without) > 12 else "")
-        parts.append(element("p", f"Not evaluated: {listed}. This command does it: ", command(evaluate(without[0])),
-                             f" (and likewise for the other {len(without) - 1})" if len(without) > 1 else "",
-                             class_="said"))  # fmt: skip
+        likewise = f" (and likewise for the other {len(without) - 1})" if len(without) > 1 else ""
+        line = command(evaluate_command(without[0]))
+        parts.append(element("p", f"Not evaluated: {listed}. This command does it: ", line, likewise, class_="said"))
     return join(parts)
 
 
-def evaluate(run: RunFiles) -> str:
+def evaluate_command(run: RunFiles) -> str:
     """The command that scores a run."""
     needed = run.config.get("code.model") or run.config.get("code.data")
     own = ["--config", str(run.config.get("code.file"))] if needed else []

@@ -51,8 +51,7 @@ def columns(run: RunFiles) -> dict[str, list[float]]:
 
 def curves(runs: Sequence[RunFiles], keys: Sequence[int]) -> dict[str, Figure]:
     """Loss, accuracy, learning rate and speed; the page fills in x from the runs' `columns`."""
-    with_split = {measure: [_curve(runs, keys, measure, split) for split in DASHES] for measure in ("loss", "accuracy")}
-    loss, accuracy = ([trace for split in splits for trace in split] for splits in with_split.values())
+    loss, accuracy = ([t for split in DASHES for t in _curve(runs, keys, name, split)] for name in ("loss", "accuracy"))
     rate, speed = (_curve(runs, keys, name, None) for name in ("learning_rate", "images_per_second"))
     hover: dict[str, Any] = {"hovermode": "x unified" if len(loss) <= 12 else "closest"}
     return {

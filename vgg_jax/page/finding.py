@@ -20,12 +20,12 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the page is about: names of the given paths, runs, folders of studies, rows by the name of their config."""
+    """What the page is about: names of the given paths, runs, folders of studies, tables' rows by folder."""
 
     names: list[str]
     runs: list[RunFiles]
     studies: list[Path]
-    rows: dict[str, Row]
+    rows: dict[Path, Row]
 
 
 def find(paths: Sequence[Path]) -> Found:
@@ -35,16 +35,18 @@ def find(paths: Sequence[Path]) -> Found:
     """
     places: dict[Path, tuple[str, str]] = {}  # of a run -> its name, its row
     studies: dict[Path, None] = {}
-    rows: dict[str, Row] = {}
+    rows: dict[Path, Row] = {}
     for path in paths:
-        folders = _folders(path)
-        for folder in folders:
+        for folder in _folders(path):
             if is_study(folder):
                 studies[folder] = None
             places |= {run: named for run, named in _runs(path, folder).items() if run not in places}
         rows |= _rows(path)
-    names = _unique(list(places), [name for name, _ in places.values()])
-    runs = [read(folder, name, row) for (folder, (_, row)), name in zip(places.items(), names)]
+    names = [name for name, _ in places.values()]
+    runs = [
+        read(folder, str(folder) if names.count(name) > 1 else name, row)  # whole paths where two have the same name
+        for folder, (name, row) in places.items()
+    ]
     return Found(list(dict.fromkeys(map(_name, paths))), runs, list(studies), rows)
 
 
@@ -73,7 +75,9 @@ def _search(folder: Path, depth: int) -> list[Path]:
 
 def _natural(path: Path) -> list[Any]:
     """A key that sorts seed2 before seed10."""
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", str(path))]
+    return [
+        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", str(path))
+    ]
 
 
 def is_study(folder: Path) -> bool:
@@ -100,20 +104,15 @@ def _name(path: Path) -> str:
     return path.resolve().name or str(path)
 
 
-def _unique(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
-    """The names, or whole paths where two runs have the same."""
-    return [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names)]
-
-
-def _rows(path: Path) -> dict[str, Row]:
-    """The rows of the tables whose JSON `reproduce` has written into a folder."""
+def _rows(path: Path) -> dict[Path, Row]:
+    """The rows, by their folder, of the tables whose JSON `reproduce` has written into a folder."""
     found = {}
     for file in sorted(path.glob("*.json")):
         try:
             table = parse(file.read_text())
             for row in table["rows"]:
                 reported = row["reported"] / 100 if row["reported"] else None
-                found[str(row["config"])] = Row(str(row["name"]), reported)
+                found[path / str(row["config"])] = Row(str(row["name"]), reported)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue
     return found

@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgg_jax.evaluation.intervals import Estimate, estimate
@@ -26,7 +27,7 @@ class Group(NamedTuple):
     gap: float | None
 
 
-def group(runs: Sequence[RunFiles], rows: Mapping[str, Row]) -> list[Group]:
+def group(runs: Sequence[RunFiles], rows: Mapping[Path, Row]) -> list[Group]:
     """The runs as groups, in the order of their first runs."""
     found: dict[str, list[RunFiles]] = {}
     times: Counter[str] = Counter()  # how often a seed has come: a run made again is no other seed
@@ -50,9 +51,9 @@ def counting(config: Flat) -> Flat:
     return {name: value for name, value in kept.items() if does_something(name, config)}
 
 
-def _group(runs: list[RunFiles], rows: Mapping[str, Row]) -> Group:
+def _group(runs: list[RunFiles], rows: Mapping[Path, Row]) -> Group:
     first = runs[0]
-    row = rows.get(first.row, Row(first.row, None))
+    row = rows.get(first.folder.parent, Row(first.row, None))
     name = row.name if row.name and len({run.row for run in runs}) == 1 else first.name
     if len(runs) > 1 and name == first.name:
         name = f"{name} and {len(runs) - 1} more seed{'s' if len(runs) > 2 else ''}"
@@ -76,8 +77,7 @@ def _gap(run: RunFiles) -> float | None:
 
 
 def differing(things: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """(what all have the same, the names of the others): the same names in both orders as in the first thing."""
+    """(what all have the same, the names of what differs), in the order in which the names first appear."""
     names = list(dict.fromkeys(name for thing in things for name in thing))
-    values = {name: [repr(thing.get(name)) for thing in things] for name in names}
-    different = [name for name in names if len(set(values[name])) > 1]
+    different = [name for name in names if len({repr(thing.get(name)) for thing in things}) > 1]
     return {name: things[0].get(name) for name in names if name not in different}, different

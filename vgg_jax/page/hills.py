@@ -150,13 +150,10 @@ def probes(both: Both) -> dict[str, Figure]:
     found = {}
     for prefix, move in (("", "the gradient"), ("update_", "the update")):
         for title, key in (("loss at w + e m", "losses"), ("change of the gradient", "distances")):
-            bands = [
-                trace
-                for name, arrays in both.items()
-                for trace in _band(
-                    name, arrays["step"], *(f(arrays[prefix + key], -1).mean(0) for f in (np.min, np.max))
-                )
-            ]
+            bands = []
+            for name, arrays in both.items():
+                values = arrays[prefix + key]
+                bands += _band(name, arrays["step"], values.min(-1).mean(0), values.max(-1).mean(0))
             found[f"{title}, along {move}"] = _line(bands, "training step", title, yaxis=_LOG)
     return found
 
@@ -238,7 +235,7 @@ def _numbered(values: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis with whole numbers at its ticks, where plotly writes 5 for 0.5."""
     low, high = (math.floor(math.log10(f(values, default=1.0))) for f in (min, max))
     steps = (1, 2, 5) if high - low < 4 else (1,)
-    ticks = [step * 10.0**power for power in range(low, high + 2) for step in steps]
+    ticks = [step * 10.0**power for power in range(max(low, -300), min(high, 300) + 2) for step in steps]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 

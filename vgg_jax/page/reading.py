@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
+
 from vgg_jax.runs import directory, log
 from vgg_jax.runs.damage import saved_steps
 from vgg_jax.settings import config as configs
@@ -85,15 +87,7 @@ def read_config(folder: Path, missing: list[str]) -> Flat:
     try:
         return configs.flatten(configs.from_json(json.dumps(given))) if given else {}
     except Exception:  # whatever a stranger's fields lead to
-        return flat(given)
-
-
-def flat(given: Mapping[str, Any], prefix: str = "") -> Flat:
-    """{"data": {"name": "digits"}} -> {"data.name": "digits"}"""
-    found = {}
-    for name, value in given.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+        return flatten_dict(given, sep=".")
 
 
 def read_object(file: Path, missing: list[str], without: str = "") -> dict[str, Any]:
@@ -101,6 +95,7 @@ def read_object(file: Path, missing: list[str], without: str = "") -> dict[str, 
     try:
         found = parse(file.read_text(errors="replace"))
         if isinstance(found, dict):
+            flatten_dict(found, sep=".")  # a RecursionError where it is nested too deeply to show
             return found
         what = "is damaged"
     except FileNotFoundError:
@@ -115,7 +110,11 @@ def _records(file: Path, missing: list[str]) -> list[log.Record]:
     """The log points of metrics.jsonl, without damaged lines; a last line cut short by a crash is not worth a word."""
     if not file.is_file():
         return []
-    lines = file.read_text(errors="replace").splitlines()
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        missing.append("metrics.jsonl cannot be read")
+        return []
     read = [_record(line) for line in lines]
     damaged = [number for number, record in enumerate(read, 1) if record is None and number < len(lines)]
     if damaged:
@@ -135,9 +134,9 @@ def parse(text: str) -> Any:
 def _record(line: str) -> log.Record | None:
     try:
         given = parse(line)
-        record = {str(k): v for k, v in given.items() if type(v) in (int, float) and math.isfinite(v)}
+        record = {name: value for name, value in given.items() if _is_number(value)}
         return record if {"step", "epoch"} <= set(record) else None
-    except (ValueError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -178,12 +177,9 @@ def _rise(records: list[log.Record]) -> str:
 def _evaluations(folder: Path, missing: list[str]) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted((folder / "evaluation").glob("*.json")):
-        problems: list[str] = []
-        report = read_object(file, problems)
-        if not problems:
-            problems = [fault for fault in [fault_of(report)] if fault]
-        if problems:
-            missing.append(f"evaluation/{file.name} is damaged ({problems[0]}); `evaluate` writes it again")
+        report = read_object(file, [])
+        if fault := fault_of(report):
+            missing.append(f"evaluation/{file.name} is damaged ({fault}); `evaluate` writes it again")
         else:
             found[file.stem] = report
     return found

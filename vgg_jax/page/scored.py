@@ -40,8 +40,8 @@ def confusion(report: Report) -> Figure:
     return figure([trace], "taken for", "true class", 760 if is_wide(report) else 460, xaxis=axis, yaxis=side)
 
 
-def mistaken(report: Report, most: int = 10) -> list[Mistaken]:
-    """The pairs of classes that are taken for each other most often."""
+def mistaken(report: Report) -> list[Mistaken]:
+    """The ten pairs of classes that are taken for each other most often."""
     names, counts = list(report["per_class_accuracy"]), report["confusion"]
     pairs = [
         Mistaken(names[i], names[j], n, n / sum(row))
@@ -49,10 +49,10 @@ def mistaken(report: Report, most: int = 10) -> list[Mistaken]:
         for j, n in enumerate(row)
         if n and i != j
     ]
-    return sorted(pairs, key=lambda pair: -pair.images)[:most]
+    return sorted(pairs, key=lambda pair: -pair.images)[:10]
 
 
-def by_class(report: Report, least: float = 0.0) -> Figure:
+def by_class(report: Report, least: float) -> Figure:
     """Accuracy of every class, on a scale from least to 1, with Wilson's intervals; upright where there are many."""
     names, images = labels(list(report["per_class_accuracy"])), [sum(row) for row in report["confusion"]]
     right = [row[i] for i, row in enumerate(report["confusion"])]

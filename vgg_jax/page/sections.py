@@ -4,13 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from vgg_jax.console.progress import clock
 from vgg_jax.evaluation.intervals import Estimate
 from vgg_jax.page import figures, groups
 from vgg_jax.page.groups import Group
 from vgg_jax.page.html import NONE, Html, command, element, join, table
 from vgg_jax.page.plots import Plots
-from vgg_jax.page.reading import RunFiles, flat
+from vgg_jax.page.reading import RunFiles
 from vgg_jax.runs.pictures import TRAIN, drops
 from vgg_jax.settings import again
 
@@ -90,7 +92,7 @@ def _compared(names: Sequence[str], things: Sequence[Mapping[str, Any]], caption
 
 
 def _value(value: Any) -> Html:
-    return Html(NONE) if value is None else element("code", value if isinstance(value, str) else repr(value))
+    return Html(NONE) if value is None else element("code", str(value))
 
 
 def keys(runs: Sequence[RunFiles], found: Sequence[Group]) -> tuple[list[int], list[str]]:
@@ -106,12 +108,11 @@ def curves(runs: Sequence[RunFiles], found: Sequence[Group], plots: Plots) -> Ht
     if not any(run.records for run in runs):
         return None
     entries, names = keys(runs, found)
-    falls = [drops([r for r in figures.thin(run.records) if "learning_rate" in r]) for run in runs]
     plots.runs = [figures.columns(run) for run in runs]
     plots.drops = [
         {"run": number, "key": entries[number], "at": plots.runs[number]["epoch"].index(epoch)}
-        for number, fallen in enumerate(falls)
-        for epoch in fallen
+        for number, run in enumerate(runs)
+        for epoch in drops([r for r in figures.thin(run.records) if "learning_rate" in r])
     ]
     drawn = [
         plots.add(figure, name.capitalize(), curves=True)
@@ -207,9 +208,9 @@ def _facts(given: Mapping[str, Any]) -> dict[str, Any]:
     names = given.get("class_names")
     rest = {k: v for k, v in given.items() if k not in ("class_names", "mean", "std", "sealed") and v != ""}
     if not isinstance(names, list):
-        return flat(rest)
+        return flatten_dict(rest, sep=".")
     listed = ", ".join(map(str, names[:20])) + (", ..." if len(names) > 20 else "")
-    return flat(rest) | {"classes": f"{len(names)}: {listed}"}
+    return flatten_dict(rest, sep=".") | {"classes": f"{len(names)}: {listed}"}
 
 
 def _again(name: str, config: Mapping[str, Any], given: Mapping[str, Any]) -> Html:

@@ -13,15 +13,12 @@ from vgg_jax.page.reading import Flat, parse, read_config
 
 # Dimensions of the arrays that the page shows, by stage; S seeds, T times, E step sizes, L layers, P points.
 SHAPES = {
-    "probes": {
-        "step": 1, "losses": 3, "distances": 3, "gradient_norm": 2, "activation_std": 3, "update_losses": 3,
-        "update_distances": 3, "update_length": 2,
-    },
+    "probes": {"step": 1, "losses": 3, "distances": 3, "update_losses": 3, "update_distances": 3, "activation_std": 3},
     "rates": {"losses": 3},
     "planes": {"plane": 4, "axis": 1},
     "path": {"plane": 3, "axes": 2, "walked": 2, "steps": 1, "share": 1},
-    "around": {f"{place}_{key}": n for place in PLACES for key, n in (("lines", 3), ("ritz", 3), ("residuals", 3))},
-}  # fmt: skip
+    "around": {f"{place}_lines": 3 for place in PLACES} | {"end_recomputed_ritz": 3, "end_recomputed_residuals": 3},
+}
 STILL = {  # pictures that serve where a stage's arrays are not there
     "probes": {
         "gradient_probes.png": "The loss along the gradient and along the optimizer's update, during training",

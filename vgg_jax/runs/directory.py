@@ -120,7 +120,7 @@ def read_seconds(workdir: Path) -> float:
     """Seconds that a run had taken at its last save; 0.0 if not recorded."""
     try:
         return float((workdir / "seconds.txt").read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return 0.0
 
 

@@ -38,9 +38,5 @@ def _changed(base: Flat, config: Flat) -> dict[str, Any]:
 
 def _line(verb: str, config: str, overrides: Mapping[str, Any], workdir: str) -> str:
     """The words of a command, quoted for a shell, as values may come from a stranger."""
-    fields = [f"--config.{name}={_text(value)}" for name, value in overrides.items()]
+    fields = [f"--config.{name}={value}" for name, value in overrides.items()]
     return shlex.join(["vgg-jax", verb, "--config", config, *fields, *(["--workdir", workdir] if workdir else [])])
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)

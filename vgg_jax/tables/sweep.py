@@ -83,13 +83,9 @@ def markdown(rows: Rows) -> str:
     for row in rows:
         found = estimate(row["held_out_accuracy"], row["held_out_images"])
         cells = [row["name"], *[""] * 4]
-        if found:
+        if found and found.low is not None and found.high is not None:
             spread = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
-            ends = (
-                f"{100 * found.low:.2f} to {100 * found.high:.2f}"
-                if found.low is not None and found.high is not None
-                else ""
-            )
+            ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
             cells[1:] = [f"{100 * found.mean:.2f}{spread}", ends, str(found.n), f"{_mean(row['seconds']):,.0f}"]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join([*lines, "", NOTE])
