@@ -1,8 +1,10 @@
 """A run that goes on past its end, and one that starts with the weights of another."""
 
+import dataclasses
 import functools
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -13,7 +15,8 @@ from test_resume import contents, without_timing
 
 import vgg_jax
 from vgg_jax import main
-from vgg_jax.runs import directory
+from vgg_jax.datasets.load import load
+from vgg_jax.runs import directory, entry, run as runs
 from vgg_jax.training.optim import goes_on, make_schedule
 
 
@@ -41,6 +44,24 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, capsys):
     assert without_timing(longer) == without_timing(extended)
     assert run.summary["protocols"]["final"]["epoch"] == 4 and vgg_jax.load(extended).config.train.epochs == 4
     assert run.evaluate()["cross_entropy"] == pytest.approx(run.metrics[-1]["test_loss"], rel=1e-4)
+
+
+def test_a_run_does_not_go_on_with_images_normalised_otherwise(finished_run):
+    config, _ = directory.read_run(finished_run)
+    data = load(config)
+    entry.check_same(finished_run, config, data)
+    half = {split: dataclasses.replace(part, mean=(0.5,) * 3, std=(0.5,) * 3) for split, part in data.items()}
+    with pytest.raises(vgg_jax.UserError, match="normalised by another mean and std"):
+        entry.check_same(finished_run, config, half)
+
+
+def test_a_state_that_cannot_be_read_costs_no_best_epoch():
+    def restore(*_):
+        raise vgg_jax.UserError("cannot restore")
+
+    checkpoints = types.SimpleNamespace(restore=restore, drop_best_after=lambda _: pytest.fail("dropped"))
+    with pytest.raises(vgg_jax.UserError, match="cannot restore"):
+        runs.Run.restore(types.SimpleNamespace(checkpoints=checkpoints), None, 3)
 
 
 def test_a_start_that_failed_does_not_hold_its_directory(tmp_path):

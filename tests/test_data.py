@@ -1,6 +1,7 @@
 """Sources, splits and statistics."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,14 +86,19 @@ def test_arrays_may_be_lists_and_lend_datasets_their_names():
     named = vgg_jax.data(train=(images, [0, 1, 0, 1]), test=(images, [0, 1, 1, 0]), class_names=["cat", "dog"])
     mixed = whole({"train": named["train"], "test": (images[:2], [1, 1])}, group("data"))
     assert mixed["test"].class_names == ("cat", "dog") and mixed["test"].mean == named["train"].mean
-    with pytest.raises(UserError, match="different class names"):
-        whole({"train": named["train"], "test": splits["test"]}, group("data"))
+    for more in ({}, {"validation": (images[:2], [1, 1])}):
+        with pytest.raises(UserError, match="different class names"):
+            whole({"train": named["train"], "test": splits["test"], **more}, group("data"))
+    for changed, said in (
+        ({"images": images / 255}, "must be uint8"),
+        ({"labels": np.full(4, 5)}, "must lie in 0 to 1"),
+    ):
+        with pytest.raises(UserError, match=said):
+            whole({"train": named["train"], "test": replace(named["test"], **changed)}, group("data"))
 
 
 def test_fingerprint_sees_images_and_labels():
     data = digits()["test"]
-    from dataclasses import replace
-
     image, label = data.images.copy(), data.labels.copy()
     image[0, 0, 0, 0] ^= 1
     label[0] ^= 1

@@ -51,6 +51,7 @@ def test_the_share_of_memory():
     assert "40%" in doctor.preallocation({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}).what
     assert "no number: 0,3" in doctor.preallocation({"XLA_CLIENT_MEM_FRACTION": "0,3"}).what
     assert "as it needs it" in doctor.preallocation({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}).what
+    assert "75%" in doctor.preallocation({"XLA_PYTHON_CLIENT_PREALLOCATE": "FALSE"}).what  # JAX does not know it
 
 
 @pytest.mark.parametrize(("told", "version"), [("550.54.15\n550.54.15\n", "550.54.15"), ("[N/A]\n", ""), ("", "")])

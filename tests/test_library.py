@@ -299,6 +299,10 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     images = arrays["test_images"]
     with pytest.raises(vgg_jax.UserError, match="the images are of 3 classes, the run of 10"):
         best.evaluate(vgg_jax.data(train=(images[:3], [0, 1, 2]), test=(images[:3], [0, 1, 2]))["test"])
+    other_order = [str(digit) for digit in reversed(range(10))]
+    with pytest.raises(vgg_jax.UserError, match="the run's classes in another order: 9, 8"):
+        best.evaluate(vgg_jax.data(**{s: (images, arrays["test_labels"]) for s in ("train", "test")},
+                                   class_names=other_order)["test"])  # fmt: skip
     code._known.clear()
     Image.fromarray(arrays["test_images"][0]).save(tmp_path / "digit.png")
     predict.main(["--workdir", str(run), "--config", npz, str(tmp_path / "digit.png")])

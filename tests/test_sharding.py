@@ -140,6 +140,7 @@ def test_uneven_batches_are_refused(batch, devices, words):
 
 def test_a_config_file_may_have_used_jax_before_cores_become_devices(monkeypatch):
     """JAX has begun in this process, too, so it refuses another number of devices."""
+    jax.devices()
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setattr(sharding, "cores", lambda: 2)
     with pytest.raises(RuntimeError, match="before backends are initialized"):
@@ -184,6 +185,10 @@ def test_as_many_cores_are_devices_as_divide_the_micro_batches(
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")  # the user's choice stands
     sharding.use_cores([config(train__micro_batch=micro_batch)], 1)
     assert len(made) == (devices > 1)
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    sharding.use_cores([config(train__micro_batch=micro_batch)], 1)
+    assert len(made) == (devices > 1)
 
 
 def test_as_many_cores_are_devices_as_divide_the_micro_batches_of_all_rows(monkeypatch):
@@ -226,6 +231,25 @@ def test_whom_a_process_joins(environment, given, expected, monkeypatch):
     )
     with processes.join(*given):
         assert seen == expected
+
+
+@pytest.mark.parametrize(("environment", "error", "said"), [
+    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, TypeError("'NoneType' object is not iterable"), ""),  # a notebook's pod
+    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, KeyError("job"), "cannot join the other"),
+    ({}, ValueError("coordinator_address should be defined."), ""),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, ValueError("coordinator_address should be defined."), "Give --coordinator="),
+])  # fmt: skip
+def test_what_jax_cannot_find_out(environment, error, said, monkeypatch):
+    """A pod trains alone; processes that cannot find each other do not each train alone."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def initialize(*_, **__):
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=said) if said else contextlib.nullcontext():
+        processes._join(None, None, None)
 
 
 MANY = SMALL | {"train.epochs": "4", "model.head_dropout": "(0.3, 0.3)", "augment.crop": "2", "train.devices": "0"}

@@ -133,7 +133,7 @@ def cuda(
 
 def preallocation(environment: Mapping[str, str]) -> Finding:
     """The share of the GPU's memory that JAX allocates at its start."""
-    if environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() in ("false", "0"):
+    if environment.get("XLA_PYTHON_CLIENT_PREALLOCATE") in ("false", "False", "0"):
         return Finding("JAX takes GPU memory as it needs it (XLA_PYTHON_CLIENT_PREALLOCATE)")
     older, newer = environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION"), environment.get("XLA_CLIENT_MEM_FRACTION")
     try:

@@ -15,7 +15,7 @@ from PIL import Image
 from vgg_jax.console.errors import UserError
 from vgg_jax.console.flags import path
 from vgg_jax.datasets import cifar
-from vgg_jax.datasets.folder import folder
+from vgg_jax.datasets.folder import Arrays, folder
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.check import check_value
 from vgg_jax.settings.fields import FIELDS, Config, Data
@@ -55,9 +55,6 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
-
-
-Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 def data(name: str = "", data_dir: str | os.PathLike[str] = "", **more: Any) -> dict[str, Dataset]:
@@ -133,19 +130,14 @@ def whole(splits: Any, fields: Data) -> dict[str, Dataset]:
             '"validation"'
         )
     named, first = [part for part in splits.values() if isinstance(part, Dataset)], splits["train"]
-    if len(named) < len(splits):
-        pairs: Any = {
-            k: (part.images, part.labels) if isinstance(part, Dataset) else part for k, part in splits.items()
-        }
-        names = named[0].class_names if named else None
-        splits = from_arrays(**pairs, class_names=names, normalization=fields.normalization)
-        if isinstance(first, Dataset):
-            splits = {k: dataclasses.replace(part, mean=first.mean, std=first.std) for k, part in splits.items()}
-    train = splits["train"]
-    if any(part.class_names != train.class_names for part in splits.values()):
+    if any(part.class_names != named[0].class_names for part in named):
         raise UserError("the splits of the data have different class names")
-    empty = dataclasses.replace(train, images=train.images[:0], labels=train.labels[:0])
-    return {split: splits.get(split, empty) for split in ("train", "validation", "test")}
+    pairs: Any = {k: (part.images, part.labels) if isinstance(part, Dataset) else part for k, part in splits.items()}
+    names = named[0].class_names if named else None
+    found = from_arrays(**pairs, class_names=names, normalization=fields.normalization)
+    if isinstance(first, Dataset):
+        found = {k: dataclasses.replace(part, mean=first.mean, std=first.std) for k, part in found.items()}
+    return found
 
 
 def _of_a_source(config: Data) -> dict[str, Dataset]:

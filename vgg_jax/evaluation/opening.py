@@ -27,7 +27,7 @@ def train(
 
     Args:
       config: from `vgg_jax.config`, or any ConfigDict with its fields.
-      workdir: the run directory; nothing is written elsewhere.
+      workdir: the run directory; nothing of the run is written elsewhere.
       data: {"train", "validation", "test"} from `vgg_jax.data`; without it, the data of config.data.
 
     Raises:

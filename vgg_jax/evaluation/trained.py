@@ -67,7 +67,7 @@ class TrainedRun:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, one for each log point: losses in nats, accuracies in [0, 1]."""
+        """The records of metrics.jsonl, one for each log point: losses as config.loss says, accuracies in [0, 1]."""
         return log.read(self.workdir)
 
     @property
@@ -216,6 +216,8 @@ class TrainedRun:
     def _checked(self, dataset: Dataset) -> Dataset:
         if len(dataset.class_names) != len(self.class_names):
             raise UserError(f"the images are of {len(dataset.class_names)} classes, the run of {len(self.class_names)}")
+        if dataset.class_names != self.class_names and sorted(dataset.class_names) == sorted(self.class_names):
+            raise UserError(f"the images have the run's classes in another order: {', '.join(dataset.class_names)}")
         self.pixels(dataset.images)
         return dataset
 

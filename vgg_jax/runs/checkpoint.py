@@ -1,4 +1,4 @@
-"""Checkpoints: the only file that knows Orbax.
+"""Checkpoints: the only file that saves and restores with Orbax.
 
 `latest/` holds the last two states, `best/` the variables of the best epoch so far and of the one before it. Each has
 its own manager, because one that keeps the best checkpoint deletes newer ones. A checkpoint is sealed once it is on the

@@ -34,12 +34,11 @@ def newest_whole(workdir: Path, which: str) -> int:
 def put_aside(workdir: Path, kind: str) -> None:
     """Move damaged checkpoints to workdir/damaged/."""
     faults = _faults(workdir, kind)
-    whole = [step for step, fault in faults.items() if not fault]
     lost = [step for step, fault in faults.items() if fault and not seal.is_cut_off(workdir / kind / str(step))]
     for step in sorted(step for step, fault in faults.items() if fault):
         folder = workdir / kind / str(step)
         print(f"{folder} is damaged ({faults[step]}); moved to {_move(workdir, folder)}", flush=True)
-    if kind == "latest" and lost and not whole:
+    if kind == "latest" and lost and all(faults.values()):
         raise RunFailed(
             f"no whole checkpoint is left in {workdir / kind}; the damaged ones are in {workdir / 'damaged'}, "
             "and the same command now starts from step 0"

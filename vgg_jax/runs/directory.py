@@ -16,7 +16,7 @@ from vgg_jax.settings.check import MalformedError, does_something
 from vgg_jax.settings.fields import FIELDS, Config
 from vgg_jax.training import processes
 
-# Fields that may differ when a run resumes: they change no result.
+# Fields that may differ when a run resumes: they change no result, but for own code, of which `say_if_changed` tells.
 CHANGEABLE = {
     "data.data_dir", "data.archive", "train.devices", "train.save_minutes", "train.tracker", "code.file", "code.sha256",
 }  # fmt: skip
@@ -122,10 +122,6 @@ def read_seconds(workdir: Path) -> float:
         return float((workdir / "seconds.txt").read_text())
     except (OSError, ValueError):
         return 0.0
-
-
-def write_seconds(workdir: Path, seconds: float) -> None:
-    write(workdir / "seconds.txt", f"{seconds}\n")
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:

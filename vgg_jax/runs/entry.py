@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
@@ -94,8 +96,11 @@ def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> Confi
         listed = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} now)" for k in differing)
         raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
     numerics.check(workdir, facts.get("jax_settings", {}))
-    if facts["fingerprint"] != directory.describe(data)["fingerprint"]:
+    now = directory.describe(data)
+    if facts["fingerprint"] != now["fingerprint"] or len(facts["class_names"]) != len(now["class_names"]):
         raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+    if not np.allclose([facts["mean"], facts["std"]], [now["mean"], now["std"]]):
+        raise UserError(f"{workdir} holds a run on images normalised by another mean and std; give another --workdir")
     return old_config
 
 

@@ -30,7 +30,8 @@ def lock(workdir: Path) -> Iterator[None]:
     if not processes.is_first():  # process 0 holds it for all
         yield
         return
-    name, own = workdir / ".lock", {"host": socket.gethostname(), "process": os.getpid(), "since": _now()}
+    name, since = workdir / ".lock", datetime.now(UTC).isoformat(timespec="seconds")
+    own = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
     with open(name, "a+") as file:
         alone = _try(file, workdir)
         holder = _read(name)
@@ -114,7 +115,3 @@ def _write(file: TextIO, text: str) -> None:
         file.truncate(0)
         file.write(text)
         file.flush()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

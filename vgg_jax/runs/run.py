@@ -53,8 +53,8 @@ class Run:
 
     def restore(self, template: TrainState, step: int) -> TrainState:
         """The state saved at step, or template at step 0; drops a later best and later records."""
-        self.checkpoints.drop_best_after(step)
         state = self.checkpoints.restore(template, step) if step else template
+        self.checkpoints.drop_best_after(step)  # only now, as a state that cannot be read ends here
         self.log = Log(self.workdir, step)
         self.probes = Lines(self.workdir / "probes.jsonl", step)
         self.tracker = Tracker(self.config, self.workdir)
@@ -160,7 +160,7 @@ class Run:
         self._save_best()
         self.checkpoints.save_latest(state)
         if is_first():
-            directory.write_seconds(self.workdir, seconds)
+            directory.write(self.workdir / "seconds.txt", f"{seconds}\n")
         self._draw_curves()
 
     def _draw_curves(self) -> None:

@@ -14,10 +14,6 @@ from vgg_jax.model.chain import Layer, is_plain, walk
 Arrays = dict[str, np.ndarray]
 
 
-def _same(value: np.ndarray) -> np.ndarray:
-    return value
-
-
 class Leaf(NamedTuple):
     """One array.
 
@@ -33,8 +29,8 @@ class Leaf(NamedTuple):
     key: str
     path: str
     shape: tuple[int, ...]
-    to_torch: Callable[[np.ndarray], np.ndarray] = _same
-    to_flax: Callable[[np.ndarray], np.ndarray] = _same
+    to_torch: Callable[[np.ndarray], np.ndarray] = np.asarray
+    to_flax: Callable[[np.ndarray], np.ndarray] = np.asarray
 
 
 def prefixes(layers: list[Layer]) -> dict[str, str]:
@@ -83,10 +79,6 @@ def to_flax(table: list[Leaf], state: Mapping[str, np.ndarray]) -> Arrays:
     return {leaf.path: np.ascontiguousarray(leaf.to_flax(state[leaf.key])) for leaf in table if leaf.path}
 
 
-def _turned(value: np.ndarray) -> np.ndarray:
-    return value.T
-
-
 def _bias(layer: Layer, prefix: str, bias: bool) -> Iterator[Leaf]:
     if bias:
         yield Leaf(layer.name, f"{prefix}.bias", f"params/{layer.name}/bias", (layer.outputs,))
@@ -110,7 +102,7 @@ def _dense(layer: Layer, prefix: str, bias: bool, flatten: Layer | None) -> Iter
     """PyTorch [O, I], Flax [I, O]; the map that is flattened before the first has channels first in PyTorch only."""
     path, shape = f"params/{layer.name}/kernel", (layer.outputs, layer.inputs)
     if flatten is None or flatten.size == 1:
-        yield Leaf(layer.name, f"{prefix}.weight", path, shape, _turned, _turned)
+        yield Leaf(layer.name, f"{prefix}.weight", path, shape, np.transpose, np.transpose)
     else:
         side, channels = int(flatten.size), flatten.inputs
         yield Leaf(

@@ -27,11 +27,10 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     if c.name == "one_cycle":
         return optax.cosine_onecycle_schedule(total, peak, c.peak)
     if c.name == "cosine":
-        warmup = min(warmup, total - 1)
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total)
+        return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, total - 1), total)
     if c.name == "triangular":
         top = round(c.peak * total)
-        rise = optax.linear_schedule(c.start * peak, peak, top) if top else optax.constant_schedule(peak)
+        rise = optax.linear_schedule(c.start * peak, peak, top)
         return optax.join_schedules([rise, optax.linear_schedule(peak, c.end * peak, total - top)], [top])
     drops: list[int] = []
     if c.name == "step":
@@ -100,7 +99,8 @@ def _make_optimizer(config: Config, schedule: optax.Schedule) -> optax.GradientT
     update = optax.chain(*steps, optax.scale_by_learning_rate(schedule))
     if c.name != "muon":
         return update
-    return optax.partition({"filters": _muon(config, schedule), "rest": update}, _kind_of_each)
+    kinds = functools.partial(jax.tree.map, lambda x: "filters" if x.ndim == 4 else "rest")
+    return optax.partition({"filters": _muon(config, schedule), "rest": update}, kinds)
 
 
 def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -122,10 +122,6 @@ def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformat
 def _hold_norm(update: Any, kernel: Any) -> jax.Array:
     """The update plus a rescaling of the kernel [..., O] to norm sqrt(O)."""
     return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
-
-
-def _kind_of_each(params: Any) -> Any:
-    return jax.tree.map(lambda x: "filters" if x.ndim == 4 else "rest", params)
 
 
 def is_named(name: str, params: Any) -> Any:

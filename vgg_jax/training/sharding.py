@@ -18,6 +18,8 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.settings.config import micro_batches
 from vgg_jax.settings.fields import Config
 
+_ALL, _SPLIT = PartitionSpec(), PartitionSpec("data")  # a copy on every device; the leading axis split over them
+
 
 class Placement(NamedTuple):
     """Where a run's arrays live: on a mesh of devices, or on a single device (None), which needs no sharding."""
@@ -31,53 +33,38 @@ class Placement(NamedTuple):
 
     def jit(self, function: Callable[..., Any], **options: Any) -> Any:
         """`jax.jit` with its results replicated on all devices."""
-        return (
-            jax.jit(function, **options) if self.mesh is None else jax.jit(function, out_shardings=self._all, **options)
-        )
+        more = {"out_shardings": NamedSharding(self.mesh, _ALL)} if self.mesh else {}
+        return jax.jit(function, **more, **options)
 
     def replicate(self, tree: Any) -> Any:
         """Copy a tree of arrays, which every process holds, to every device."""
-        return jax.device_put(tree) if self.mesh is None else jax.tree.map(lambda x: self._place(x, self._all), tree)
+        return jax.device_put(tree) if self.mesh is None else jax.tree.map(lambda x: self._place(x, _ALL), tree)
 
     def split(self, batch: Any) -> Any:
         """In a compiled function: split the leading axis of a batch's arrays over the devices."""
-        return batch if self.mesh is None else jax.lax.with_sharding_constraint(batch, self._split)
+        return jax.lax.with_sharding_constraint(batch, NamedSharding(self.mesh, _SPLIT)) if self.mesh else batch
 
     def forward(self, function: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, Any], jax.Array]:
         """The same function(variables, NumPy images [B, ...]), with the images split over the devices."""
         if self.mesh is None:
             return function
-        split = PartitionSpec("data")
-        compiled = self.jit(self._each(function, (PartitionSpec(), split), split))
-        return lambda variables, images: compiled(variables, self._place(images, self._split))
+        compiled = self.jit(self._each(function, (_ALL, _SPLIT), _SPLIT))
+        return lambda variables, images: compiled(variables, self._place(images, _SPLIT))
 
     def mean(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """In a compiled function: (shared, parts split along the leading axis) -> mean of function over devices."""
         if self.mesh is None:
             return function
-        return self._each(
-            lambda shared, part: jax.lax.pmean(function(shared, part), "data"),
-            (PartitionSpec(), PartitionSpec("data")),
-            PartitionSpec(),
-        )
+        return self._each(lambda shared, part: jax.lax.pmean(function(shared, part), "data"), (_ALL, _SPLIT), _ALL)
 
     def _each(self, function: Callable[..., Any], split: Any, joined: Any) -> Callable[..., Any]:
         """Run function on each device's own part. Inside jit, XLA would gather a sharded array to scan over it."""
         return jax.shard_map(function, mesh=self.mesh, in_specs=split, out_specs=joined, check_vma=False)
 
-    @property
-    def _all(self) -> NamedSharding:
+    def _place(self, x: Any, spec: PartitionSpec) -> jax.Array:
         assert self.mesh is not None
-        return NamedSharding(self.mesh, PartitionSpec())
-
-    @property
-    def _split(self) -> NamedSharding:
-        assert self.mesh is not None
-        return NamedSharding(self.mesh, PartitionSpec("data"))
-
-    def _place(self, x: Any, sharding: NamedSharding) -> jax.Array:
         host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return jax.make_array_from_callback(host.shape, NamedSharding(self.mesh, spec), lambda index: host[index])
 
 
 ONE_DEVICE = Placement(None)
@@ -125,7 +112,8 @@ def use_cores(configs: Iterable[Config], processes: int | None = None) -> None:
     processes = processes or int(os.environ.get("SLURM_NTASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
     parts = max(1, math.gcd(*map(micro_batches, configs)) // processes)
     n = max(n for n in range(1, cores() + 1) if parts % n == 0)
-    if n > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if n > 1 and not by_flag and "JAX_NUM_CPU_DEVICES" not in os.environ:  # unless the user has chosen
         with contextlib.suppress(RuntimeError):  # a config file has used JAX already: it keeps one device
             jax.config.update("jax_num_cpu_devices", n)
 
