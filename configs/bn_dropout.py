@@ -1,7 +1,7 @@
 """Project 1's VGG16 with BatchNorm and dropout, which drops whole feature maps.
 
 COMMAND   python -m vgg_jax.main --config configs/bn_dropout.py
-RUNTIME   6.5 minutes an epoch on two CPU cores with AVX-512, 13 to 14 without; GPU not yet measured
+RUNTIME   7 minutes an epoch on two CPU cores with AVX-512, 14 without; GPU not yet measured
 EXPECTED  reported: 89.89 %
 """
 

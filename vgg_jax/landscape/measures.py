@@ -33,8 +33,9 @@ class Measure(NamedTuple):
     share: bool = False
 
 
-SMOOTH, CONVEX, FLAT, GENERAL = (
-    "smoother landscape", "well-defined, convex-like basin", "fewer sharp minima", "better generalisation",
+SMOOTH, STEADY, CONVEX, FLAT, GENERAL = (
+    "smoother landscape", "less sensitive to the learning rate", "well-defined, convex-like basin",
+    "fewer sharp minima", "better generalisation",
 )  # fmt: skip
 SANTURKAR, LI, OURS = "Santurkar et al. 2018", "directions of Li et al. 2018", "this project"
 GRADIENT, UPDATE, TRAINING = "along the gradient", "along the optimizer's update", "in training"
@@ -61,7 +62,7 @@ MEASURES = (
     Measure(SMOOTH, "largest change of the gradient, in units of its norm", UPDATE, "update_relative_predictiveness",
             OURS),
     Measure(SMOOTH, "effective beta-smoothness", UPDATE, "update_beta_smoothness", OURS),
-    Measure(SMOOTH, "learning-rate band, max - min of the training loss", TRAINING, "rate_band", "project 2's course"),
+    Measure(STEADY, "learning-rate band, max - min of the training loss", TRAINING, "rate_band", "project 2's course"),
     *(
         Measure(claim, name, where, f"{place}_{key}", source, share=share)
         for (claim, name, key, source, share), (place, where) in itertools.product(_AROUND, WHERE.items())

@@ -54,7 +54,7 @@ def conv_general_dilated(
     """
     if not (_for_this_cpu() and _is_plain(x, kernel, window_strides, padding, *args, **options)):
         return lax.conv_general_dilated(x, kernel, window_strides, padding, *args, **options)
-    wide = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 products are slower than float32 ones on a CPU
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 between the layers gains nothing here (docs/speed.md)
     return conv_cpu(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
 
@@ -105,8 +105,8 @@ def _conv_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 max-pool, stride 2. [N, H, W, C] -> [N, H//2, W//2, C]; in a tie the first element gets the gradient.
 
-    By reshape: on a CPU its gradient is three times faster than JAX's own, a select-and-scatter, which XLA expands into
-    atomic additions on a GPU.
+    By reshape: its gradient is faster on a CPU than JAX's own, a select-and-scatter, which XLA expands into atomic
+    additions on a GPU.
     """
     return _window_max(x)
 
@@ -157,7 +157,7 @@ def global_max(x: jax.Array) -> jax.Array:
 
 
 class Dropout(nn.Module):
-    """Dropout from 8 random bits per element, four times cheaper than `nn.Dropout` on a CPU.
+    """Dropout from 8 random bits per element, cheaper than `nn.Dropout`, which draws 32.
 
     The rate is rounded to n/256 (0.3 becomes 77/256 = 0.3008), and kept elements are scaled by
     256/(256 - n), so the expectation of the output is the input.
