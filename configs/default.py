@@ -1,6 +1,6 @@
 """Every field at its default: VGG16 with BatchNorm, also in the head; project 1's optimizer and schedule.
 
-docs/fields.md explains them all. An overlay (`speedrun.py`, ...) starts from here and changes a few; the command line
+docs/fields.md explains them all. A recipe (`speedrun.py`, ...) starts from here and changes a few; the command line
 can change any (`--config.train.epochs=1`).
 """
 

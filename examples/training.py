@@ -42,5 +42,5 @@ def get_loss(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def get_augment(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """A random key and normalised images [N, H, W, 3] -> images, after the augmentation of config.augment."""
+    """Key, normalised images [N, H, W, 3] -> images; after crop, flip and cutout, before mixup and CutMix."""
     return lambda key, images: images + config.own.noise * jax.random.normal(key, images.shape)

@@ -172,8 +172,13 @@ def test_arrays_as_data(tmp_path):
     assert len(splits["validation"]) == 0 and splits["train"].labels.dtype == np.int32
     run = vgg_jax.train(small(train__batch_size=8, train__epochs=1), tmp_path / "run", data=splits)
     assert run.class_names == ("a", "b", "c") and run.predict(images[:2]).shape == (2, 3)
+    assert run.evaluate("test")["images"] == 9
+    loaded = vgg_jax.load(tmp_path / "run")  # the directory does not keep them
     with pytest.raises(vgg_jax.UserError, match="they were given from Python"):
-        run.evaluate("test")
+        loaded.evaluate("test")
+    assert loaded.evaluate(splits["test"])["images"] == 9
+    with pytest.raises(vgg_jax.UserError, match="data takes a source"):
+        vgg_jax.data(train=(images, labels))
     for wrong, words in [
         ({"train": (images / 255, labels)}, "train images must be uint8"),
         ({"train": (images[..., :1], labels)}, "train images must be uint8"),

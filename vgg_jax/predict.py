@@ -6,12 +6,17 @@ python -m vgg_jax.predict [--workdir RUN] picture.png [more.jpg ...]
 from collections.abc import Sequence
 
 from vgg_jax.console import errors, flags
+from vgg_jax.settings.fields import FIELDS
 
 
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__, {
         "pictures": {"nargs": "+", "help": "PNG or JPEG files; scaled and centre-cropped as needed"},
         "--workdir": {"type": flags.path, "help": "a run directory; without one, the shipped network predicts"},
+        "--tta": {
+            "choices": FIELDS["train.tta"].choices, "default": "none",
+            "help": "average over mirrored (and shifted) views",
+        },
         **flags.OF_A_RUN,
     })  # fmt: skip
     from vgg_jax.evaluation.opening import load_or_shipped
@@ -21,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     cache.use()
     run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     unsure = False
-    for file, probabilities in zip(given.pictures, run.predict(given.pictures)):
+    for file, probabilities in zip(given.pictures, run.predict(given.pictures, given.tta)):
         unsure |= probabilities.max() < SURE
         best = sorted(zip(probabilities, run.class_names), reverse=True)[:3]
         print(f"{file}: {', '.join(f'{name} {probability:.1%}' for probability, name in best)}")

@@ -15,7 +15,7 @@ from vgg_jax.tables.rows import OLD_NAMES, TABLES, Row, row_of
 def main(argv: Sequence[str]) -> None:
     given, overrides = flags.parse(argv, __doc__, {
         "name": {"choices": (*TABLES, "own", *OLD_NAMES), "metavar": "|".join((*TABLES, "own"))},
-        "--seeds": {"type": int, "default": 3, "help": "number of seeds, starting at config.seed"},
+        "--seeds": {"type": int, "default": 3, "help": "number of seeds, starting at config.seed; default 3"},
         "--rows": {"default": "", "help": "names of recipes, separated by commas; for own also config files"},
         "--workdir": {"type": flags.path, "help": "where the runs are; default checkpoints/TABLE"},
         "--results": {"type": flags.path, "help": "where TABLE.json, .md and pictures go; default the workdir"},

@@ -67,6 +67,8 @@ def data(name: str = "", data_dir: str | os.PathLike[str] = "", **more: Any) -> 
     Raises: UserError when the source is missing, damaged or too small, or an array has another dtype or shape.
     """
     if not name:
+        if not {"train", "test"} <= set(more):
+            raise UserError('data takes a source, as data("cifar10"), or arrays: data(train=..., test=...)')
         return from_arrays(**more)
     return _of_a_source(configs.data_fields({"name": name, "data_dir": data_dir, **more}))
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vgg_jax.console.errors import UserError
-from vgg_jax.datasets.load import Dataset
+from vgg_jax.datasets.load import Dataset, whole
 from vgg_jax.evaluation.trained import TrainedRun
 from vgg_jax.exchange import incoming
 from vgg_jax.runs import directory, training
@@ -23,7 +23,9 @@ def train(
     workdir: str | os.PathLike[str],
     data: dict[str, Dataset] | None = None,
 ) -> TrainedRun:
-    """Train to the end, resuming the run in workdir if there is one; the same run as `python -m vgg_jax.main` makes.
+    """Train to the end, resuming the run in workdir if there is one; the run that `python -m vgg_jax.main` makes.
+
+    Unlike the command it leaves JAX's settings alone: it makes no devices of CPU cores and keeps no compiled programs.
 
     Args:
       config: from `vgg_jax.config`, or any ConfigDict with its fields.
@@ -35,8 +37,9 @@ def train(
       Stopped: SIGINT or SIGTERM came (to the main thread); everything is saved, and the same call goes on.
     """
     checked = configs.load(cast(ConfigDict, config))
-    training.train(checked, Path(workdir), data)
-    return _open(Path(workdir), checked, directory.read_facts(Path(workdir)), "latest")
+    given = whole(data, checked.data) if data else None
+    training.train(checked, Path(workdir), given)
+    return _open(Path(workdir), checked, directory.read_facts(Path(workdir)), "latest", given)
 
 
 def load(
@@ -48,6 +51,8 @@ def load(
     """The "latest" or "best" checkpoint of a run directory.
 
     Args:
+      checkpoint: "best" is the epoch with the highest validation accuracy; where no images were held out it is that
+        with the highest test accuracy, which flatters.
       overrides: where the data are now, e.g. {"data.data_dir": "pictures"}.
       config: the config file that made the run, if it defines its own network or data.
 
@@ -86,6 +91,8 @@ def load_or_shipped(
     return load_pretrained(overrides)
 
 
-def _open(workdir: Path, config: Config, facts: dict[str, Any], checkpoint: str) -> TrainedRun:
+def _open(
+    workdir: Path, config: Config, facts: dict[str, Any], checkpoint: str, given: dict[str, Dataset] | None = None
+) -> TrainedRun:
     step, variables = load_model(workdir, checkpoint, config, len(facts["class_names"]))
-    return TrainedRun(workdir, config, facts, checkpoint, step, variables)
+    return TrainedRun(workdir, config, facts, checkpoint, step, variables, given)

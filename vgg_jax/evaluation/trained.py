@@ -53,7 +53,9 @@ class TrainedRun:
         checkpoint: str,
         step: int,
         variables: Any,
+        given: Mapping[str, Dataset] | None = None,
     ):
+        self._given = given  # the data, where the caller brought them
         self.workdir, self.config, self.checkpoint, self.step, self._facts = workdir, config, checkpoint, step, facts
         self.class_names, self.mean, self.std = tuple(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"])
         self.model: nn.Module = make_model(config, len(self.class_names))
@@ -76,7 +78,7 @@ class TrainedRun:
         return directory.read_summary(self.workdir)
 
     def predict(self, pictures: Pictures, tta: str = "none") -> np.ndarray:
-        """Probabilities [N, classes] float32.
+        """Probabilities [N, classes] float32: softmax(logits / self.temperature).
 
         Args:
           pictures: uint8 [N, H, W, 3] of the size that the network was trained on, or PNG and JPEG files, which are
@@ -136,8 +138,9 @@ class TrainedRun:
           tta: "flip" or "flip_shift" adds the scores of the logits averaged over these views.
           out: a folder for the report as JSON and its pictures; nothing is written without one.
 
-        Returns: the report: accuracies in [0, 1], cross-entropy in nats, calibration error, accuracy by class,
-          confusion matrix [C, C] (rows are the true classes); after `calibrate` also the calibrated scores.
+        Returns: the report: accuracies in [0, 1], cross-entropy in nats, expected calibration error (15 bins of equal
+          width), accuracy by class, confusion matrix [C, C] (rows are the true classes), all of the raw logits; after
+          `calibrate` also the calibrated scores.
 
         Raises: UserError when the split is empty or differs from the run's, a Dataset has images of another size or
           another number of classes, or when the network had diverged.
@@ -196,20 +199,19 @@ class TrainedRun:
         if split not in ("train", "validation", "test"):
             raise UserError(f"there is no split {split!r}; take train, validation or test")
         there = self.config.data.data_dir if does_something("data.data_dir", configs.flatten(self.config)) else ""
-        if there and not code.of(self.config, "get_data") and not path(there).is_dir():
+        if not self._given and there and not code.of(self.config, "get_data") and not path(there).is_dir():
             raise UserError(
                 f"the images of the run in {self.workdir} were in {self._facts.get('data_dir') or there}, which is not "
-                "there any more; --config.data.data_dir=DIR says where they are now"
+                "there any more; --config.data.data_dir=DIR (data.data_dir in overrides) says where they are now"
             )
-        dataset = load_data(self.config)[split]
+        dataset = (self._given or load_data(self.config))[split]
         if not len(dataset):
             why = "" if self.config.data.validation_size else " (config.data.validation_size was 0)"
             raise UserError(f"{self.workdir} has no {split} images{why}")
         if dataset.fingerprint != self._facts["fingerprint"][split]:
+            where = "--config.data.data_dir=DIR says where the right ones are"
             if self._facts.get("data_given"):
                 where = "they were given from Python, and evaluate takes them, too"
-            else:
-                where = "--config.data.data_dir=DIR says where the right ones are"
             raise UserError(f"the {split} images are not those of the run (the fingerprint differs); {where}")
         return dataset
 

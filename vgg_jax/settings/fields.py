@@ -1,8 +1,7 @@
 """Every field of a config, declared once: default, meaning, allowed values, and the value that older runs had.
 
-The defaults are VGG16 with BatchNorm, also in the head, and project 1's optimizer and schedule. An overlay starts from
-them and changes a few; the command line can change any (`--config.train.epochs=1`). An empty tuple, "" or 0 means none
-or off unless a line says otherwise.
+The defaults are VGG16 with BatchNorm, also in the head, and project 1's optimizer and schedule. A recipe starts from
+them and changes a few; the command line can change any (`--config.train.epochs=1`).
 """
 
 from collections.abc import Sequence
@@ -64,7 +63,7 @@ class Data:
         only=("data.name", "cifar10", "cifar100"),
     )  # fmt: skip
     train_size = field(0, "number of training images, drawn with data.seed; 0: all", low=0)
-    validation_size = field(0, "number of training images held out for validation, drawn with data.seed", low=0)
+    validation_size = field(0, "number of training images held out, drawn with data.seed; 0: none", low=0)
     seed = field(0, "seed for drawing train_size and validation_size images", low=0, high=2**32 - 1)
     normalization = field("channel", "channel: training mean and std; half: (x - 0.5) / 0.5", "channel", "half")
     image_size = field(32, "side in pixels; every stage must halve it exactly", low=1, high=512)
@@ -84,13 +83,13 @@ class Model:
     batch_norm_epsilon = field(1e-3, "BatchNorm: added to the variance", low=1e-12, high=1)
     batch_norm_momentum = field(0.9, "decay of running statistics (0.1 in PyTorch's convention)", low=0, high=0.9999)
     stage_dropout: tuple[float, ...] = field(
-        (), "one rate per stage, applied after every convolution except the stage's last", low=0, high=0.99,
+        (), "one rate per stage, applied after every convolution except the stage's last; (): none", low=0, high=0.99,
     )  # fmt: skip
     spatial_dropout = field(
         False, "stage_dropout drops whole maps (Dropout2d), not elements", before=False, only=("model.stage_dropout",)
     )
-    head_dropout: tuple[float, ...] = field((), "one rate per dense layer, applied to its input", low=0, high=0.99)
-    whitening = field(0, "patch side of a fixed first layer that whitens patches, e.g. 2", low=0, high=8, before=0)
+    head_dropout: tuple[float, ...] = field((), "one rate per dense layer, on its input; (): none", low=0, high=0.99)
+    whitening = field(0, "patch side of a fixed first layer that whitens patches; 0: none", low=0, high=8, before=0)
     pool = field("last", "max-pool after the first or the last convolution of a stage", "last", "first", before="last")
     global_pool = field(False, "global max-pool before the head", before=False)
     bias = field(True, "convolutions and dense layers have a bias", before=True)
@@ -99,8 +98,9 @@ class Model:
     activation = field("relu", "leaky_relu has slope 0.1", "relu", "leaky_relu", "gelu", "silu")
     tied = field(False, "convolutions with as many outputs as inputs share one kernel for each width", before=False)
     kernel_init = field(
-        "msr", "kernel initialisation", "msr", "xavier_normal", "kaiming_leaky", "he_normal", "pytorch", "identity"
-    )
+        "msr", "msr, he_normal: He normal by fan-out, by fan-in; with these and identity, dense kernels as pytorch",
+        "msr", "xavier_normal", "kaiming_leaky", "he_normal", "pytorch", "identity",
+    )  # fmt: skip
     bias_init = field(
         "zeros", "pytorch: uniform within 1 / sqrt(inputs of an output), as PyTorch's default; BatchNorm's are 0",
         "zeros", "pytorch", before="zeros", only=("model.bias",),
@@ -116,16 +116,16 @@ class Augment:
         "random", "mirror left-right: random with probability 1/2, alternate every other epoch",
         "none", "random", "alternate",
     )  # fmt: skip
-    crop = field(0, "pixels of padding before a random crop of the original size", low=0, high=64)
+    crop = field(0, "pixels of padding before a random crop of the original size; 0: no crop", low=0, high=64)
     padding = field(
         "constant", "padding of the crop; constant: 0 after normalisation", "constant", "reflect",
         only=("augment.crop",),
     )  # fmt: skip
-    cutout = field(0, "side in pixels of a square set to 0 after normalisation", low=0, high=512)
+    cutout = field(0, "side in pixels of a square set to 0 after normalisation; 0: off", low=0, high=512)
     policy = field("none", "trivial: TrivialAugment, one of 14 changes to each image", "none", "trivial", before="none")
-    mixup = field(0.0, "alpha of Beta for the shares of two blended images; 0: off", low=0, high=99, before=0.0)
-    cutmix = field(0.0, "alpha of Beta for the area of a pasted square; 0: off", low=0, high=99, before=0.0)
-    small_size = field(0, "side in pixels in a run's first part; needs model.global_pool", low=0, high=512, before=0)
+    mixup = field(0.0, "alpha of Beta for each image's share in a blend of two; 0: off", low=0, high=99, before=0.0)
+    cutmix = field(0.0, "alpha of Beta for the area of each image's pasted square; 0: off", low=0, high=99, before=0.0)
+    small_size = field(0, "progressive resizing: side in a run's first part; 0: off", low=0, high=512, before=0)
     small_part = field(0.5, "that part's share of the run", low=1e-3, high=1, before=0.5, only=("augment.small_size",))
 
 
@@ -156,7 +156,7 @@ class Schedule:
         "constant", "step", "milestones", "cosine", "one_cycle", "triangular",
     )  # fmt: skip
     warmup_epochs = field(
-        0.0, "linear warm-up from 0; half the run if it would fill the run", low=0, high=1e6,
+        0.0, "linear warm-up from 0; half the run if it would fill the run; 0: none", low=0, high=1e6,
         only=("schedule.name", "constant", "step", "milestones", "cosine"),
     )  # fmt: skip
     decay_rate = field(0.5, "factor at each drop", low=0, high=1, only=_DROPS)
@@ -174,11 +174,11 @@ class Train:
         128, "images per step, over all devices; the last partial batch of an epoch is dropped", low=1, high=2**20,
     )  # fmt: skip
     micro_batch = field(
-        0, "most images that a device processes at once; BatchNorm uses their statistics; 0: the whole batch",
+        0, "gradient accumulation: images that a device takes at once, each part with its BatchNorm statistics; 0: all",
         low=0, high=2**20, before=0,
     )  # fmt: skip
     average = field(
-        0.0, "decay per step of a moving average of the weights, which is evaluated in their place; 0: none",
+        0.0, "decay per step of an exponential moving average (EMA) of the weights, evaluated in their place; 0: none",
         low=0, high=0.99999, before=0.0,
     )  # fmt: skip
     epochs = field(300, "passes over the training images", low=1, high=10**6)
@@ -192,7 +192,7 @@ class Train:
     tracker = field(
         "none", "where the records go besides metrics.jsonl and TensorBoard", "none", "wandb", "trackio", before="none",
     )  # fmt: skip
-    save_minutes = field(5.0, "minutes between checkpoints; also saved at the end and when stopped", low=0, high=1e6)
+    save_minutes = field(5.0, "minutes between checkpoints, also saved when stopped; 0: every 2 s", low=0, high=1e6)
 
 
 class Landscape:

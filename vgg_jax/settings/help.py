@@ -18,8 +18,8 @@ def markdown() -> str:
     head = [
         "# Every field of a config",
         "",
-        "Written by `python -m vgg_jax.settings.help`. An overlay changes a few of them; the command line can change",
-        'any, e.g. `--config.train.epochs=30`. An empty tuple, "" or 0 means none or off unless a line says otherwise.',
+        "Written by `python -m vgg_jax.settings.help`. A recipe changes a few of them; the command line can change",
+        "any, e.g. `--config.train.epochs=30`.",
         "The fields of `landscape` are only in the configs of `python -m vgg_jax.landscape`. A group `own` may hold",
         "the settings of your own network or data.",
         "",
