@@ -1,6 +1,7 @@
 """The measures against closed forms, and the complete study on a small network."""
 
 import functools
+import itertools
 import json
 import shutil
 
@@ -370,11 +371,18 @@ def test_the_first_network_under_the_equal_loss_is_kept(tmp_path):
     for kept_leaf, leaf in zip(*map(jax.tree.leaves, (found.variables["params"], begun.params))):
         np.testing.assert_allclose(kept_leaf, leaf + 20, rtol=1e-6)
     whole = snapshots.equal_file(tmp_path).read_bytes()
+    assert seen(10, 1.5) is None  # a kill undid step 20, and the run comes under the loss later
     for damaged in (whole[: len(whole) // 2], b"", b"rubbish"):
         snapshots.equal_file(tmp_path).write_bytes(damaged)
         with pytest.raises(UserError, match=r"equal_loss\.npz is damaged; delete the directory of its run"):
             snapshots.read(snapshots.equal_file(tmp_path), like)
     assert seen(0, 2.0) is None  # begun again: what an earlier beginning left does not count
+
+
+def test_a_longer_path_has_snapshots_of_the_shorter_one():
+    steps = {total: snapshots.path_steps(total, 13) for total in (156, 312, 624, 5000)}
+    assert steps[156] == 13 and all(total // every <= 16 for total, every in steps.items())
+    assert all(large % small == 0 for small, large in itertools.pairwise(steps.values()))
 
 
 def test_an_effect_is_that_of_a_paired_t_test():
@@ -383,7 +391,9 @@ def test_an_effect_is_that_of_a_paired_t_test():
     interval = expected.confidence_interval(0.95)
     np.testing.assert_allclose([found.mean, found.low, found.high], [np.mean(values), interval.low, interval.high])
     assert found.p == pytest.approx(expected.pvalue)
-    assert (inference.effect([0.0, 0.0]).p, inference.effect([1.0, 1.0]).p, inference.effect([1.0]).p) == (1, 0, 1)
+    assert (inference.effect([0.0, 0.0]).p, inference.effect([1.0, 1.0]).p, inference.effect([1.0]).p) == (1, 0.5, 1)
+    alike = inference.effect([-0.125, -0.125])  # no variance is no certainty
+    assert inference.sign(alike) == 0 and inference.sign(inference.effect([-0.125] * 6)) == -1
     assert inference.effect([1.0] * 3 + [0.0]).sign_p == 0.25  # a tie does not count
     assert [inference.sign(inference.effect(x)) for x in ([1.0, 1.1], [-1.0, -1.1], [1.0, -0.9], [1.0])] == [
         1,
@@ -653,7 +663,7 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
     (["model.whitening=2"], "model.whitening=0"), (["optimizer.name=muon"], "another optimizer than muon"),
     (["augment.small_size=16", "model.global_pool=True", "model.stages=light"], "augment.small_size=0"),
     (["train.micro_batch=64"], "train.micro_batch=0"), (["train.average=0.9"], "train.average=0"),
-    (["model.dtype=bfloat16"], "model.dtype=float32"),
+    (["model.dtype=bfloat16"], "model.dtype=float32"), (["train.start_from=run"], "train.start_from="),
 ])  # fmt: skip
 def test_what_the_study_cannot_measure_is_refused(fields, needs, tmp_path, ends):  # noqa: F811
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run")]

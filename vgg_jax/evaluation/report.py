@@ -86,5 +86,6 @@ def text(report: dict[str, Any]) -> str:
     cell = max(5, len(str(max(map(max, report["confusion"]))))) + 1
     lines.append(" " * (width + 10) + ("".join(f"{n[: cell - 1]:>{cell}}" for n in names) if wide else ""))
     for (name, accuracy), row in zip(report["per_class_accuracy"].items(), report["confusion"]):
-        lines.append(f"{name:>{width}}  {accuracy:7.2%} " + ("".join(f"{n:>{cell}}" for n in row) if wide else ""))
+        share = f"{accuracy:7.2%}" if sum(row) else "      -"  # no image of the class
+        lines.append(f"{name:>{width}}  {share} " + ("".join(f"{n:>{cell}}" for n in row) if wide else ""))
     return "\n".join(lines)

@@ -83,7 +83,7 @@ class TrainedRun:
         Args:
           pictures: uint8 [N, H, W, 3] of the size that the network was trained on, or PNG and JPEG files, which are
             scaled and centre-cropped to it.
-          tta: "flip" or "flip_shift" averages the logits over these views.
+          tta: "flip" or "flip_shift" averages the logits over these views; the temperature is that of single views.
 
         Raises: UserError for a file that cannot be read, an array of another dtype or shape, or a network that had
           diverged.

@@ -27,10 +27,9 @@ def train(
     augmentation of the images. Losses that are not finite are kept.
     """
     recipe = make_recipe(config, len(dataset.class_names), len(dataset))
-    pairs = [(seed, rate) for seed in seeds for rate in learning_rates]
-    rates = jnp.array([rate for _, rate in pairs], jnp.float32)
+    rates = jnp.tile(jnp.array(learning_rates, jnp.float32), len(seeds))
     images, init = first_images(config, dataset), jax.jit(functools.partial(init_state, recipe))
-    states = [init(np.uint32(seed), images) for seed, _ in pairs]
+    states = [one for seed in seeds for one in [init(np.uint32(seed), images)] * len(learning_rates)]
     state = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
     data = jax.device_put({"image": dataset.images, "label": dataset.labels})
     epoch = make_epoch(config, dataset)

@@ -24,9 +24,10 @@ def lanczos(
     """(Ritz values, their residuals), both [iterations], the values ascending, of a symmetric matrix [size, size].
 
     product gives the matrix times a vector. An eigenvalue lies within the residual ||A y - theta y|| of each Ritz
-    value theta (Parlett, The Symmetric Eigenvalue Problem, 13.2). The extreme ones converge first, to the extreme
-    eigenvalues. Uses full reorthogonalisation (Golub & Van Loan, Matrix Computations, 10.3), so it stores iterations
-    * size numbers. When the matrix has fewer distinct eigenvalues than iterations, the remaining values are 0.
+    value theta (Parlett, The Symmetric Eigenvalue Problem, 13.2), but for float32's rounding, about 1e-5 of the
+    largest. The extreme ones converge first, to the extreme eigenvalues. Uses full reorthogonalisation (Golub & Van
+    Loan, Matrix Computations, 10.3), so it stores iterations * size numbers. When the matrix has fewer distinct
+    eigenvalues than iterations, the remaining values and residuals are 0, and no eigenvalues.
     """
     start = jax.random.normal(key, (size,))
 

@@ -16,7 +16,8 @@ class Effect(NamedTuple):
     Attributes:
       mean: of the seeds; NaN where a number is not finite, or for no seed.
       low, high: Student's interval of the mean; infinite for one seed, NaN where a number is not finite.
-      p: of Student's paired test, two-sided; that of the sign test where a number is not finite; 1 for one seed.
+      p: of Student's paired test, two-sided; that of the sign test where a number is not finite or all seeds are
+        alike; 1 for one seed.
       positive, seeds: how many seeds have a number above 0, and how many there are; ties count in neither.
       sign_p: two-sided p of that many, if above and below 0 were equally likely.
     """
@@ -42,7 +43,7 @@ def effect(values: Sequence[float]) -> Effect:
         return Effect(mean, -math.inf, math.inf, 1.0, positive, untied, p)
     error = statistics.stdev(values) / math.sqrt(n)
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
-    student = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error else float(not mean)
+    student = 2 * float(stdtr(n - 1, -abs(mean) / error)) if error else p
     return Effect(mean, mean - half, mean + half, student, positive, untied, p)
 
 
@@ -58,8 +59,9 @@ def holm(ps: Sequence[float]) -> list[float]:
 def sign(found: Effect) -> int:
     """1 or -1 where the interval excludes 0 on that side, 0 where it does not.
 
-    Where there is no interval, since a number is not finite, the sign test decides at the same confidence.
+    Where there is no interval, since a number is not finite or all seeds are alike, the sign test decides at the same
+    confidence.
     """
-    if math.isnan(found.mean):
+    if not found.low < found.high:
         return (1 if 2 * found.positive > found.seeds else -1) if found.sign_p < 1 - CONFIDENCE else 0
     return 1 if found.low > 0 else -1 if found.high < 0 else 0

@@ -85,6 +85,7 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
     for one, its_workdir in zip(seeded, workdirs):
         entry.open_run(its_workdir, one, splits)
     recipe = make_recipe(base, len(names), len(splits["train"]))
+    total = recipe.total_steps
     watch = Probe(fields.probe_steps, _watching(config, base, recipe, splits["train"], workdirs[0]))
     print(f"training {name}, BatchNorm {NETWORKS[name]}, {fields.seeds} seeds", flush=True)
     for one, its_workdir in zip(seeded, workdirs):
@@ -96,8 +97,9 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
         {f"weights of {w.name}": kept.digest(v), f"weights of {w.name} at equal loss": kept.digest(e and e.variables)}
         for w, v, e in zip(workdirs, variables, equal)
     ]
-    path = [one for one in snapshots.read_path(workdirs[0], variables[0]) if one.step < recipe.total_steps]
-    path.append(Snapshot(recipe.total_steps, math.nan, variables[0]))
+    every, kept_path = snapshots.path_steps(total, fields.probe_steps), snapshots.read_path(workdirs[0], variables[0])
+    path = [one for one in kept_path if one.step < total and one.step % every == 0]
+    path.append(Snapshot(total, math.nan, variables[0]))
     return Network(
         name, base, workdirs, recipe.model, variables, equal, path, _settings(config, base, splits), weights
     )  # fmt: skip
@@ -112,8 +114,7 @@ def _watching(
     fields = config.landscape
     measure = probe.make_measure(base, recipe, dataset, fields.step_sizes, fields.update_sizes)
     score = jax.jit(make_score(base, recipe.model, other_images(dataset, fields.images), "recomputed"))
-    probes = recipe.total_steps // fields.probe_steps
-    every = fields.probe_steps * max(1, -(-probes // snapshots.POINTS))
+    every = snapshots.path_steps(recipe.total_steps, fields.probe_steps)
 
     def watch(state: TrainState, data: Batch, workdir: Path) -> Record:
         variables = state.variables

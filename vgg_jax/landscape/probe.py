@@ -98,11 +98,12 @@ def make_measure(
 
 
 def activations(model: nn.Module, variables: Any, images: jax.Array, dropout_key: jax.Array) -> dict[str, jax.Array]:
-    """Statistics [L] of each activation function's input, by depth, in training mode.
+    """Statistics [L] of what comes before each convolution's activation, by depth, in training mode.
 
-    activation_mean and activation_std are over all elements; activation_off is the share that is not positive.
-    That input is the output of the convolution, or of its BatchNorm if that precedes the activation. In a network of
-    your own it is taken to be the output of every BatchNorm on feature maps, or of every convolution without any.
+    activation_mean and activation_std are over all elements; activation_off is the share that is not positive. It is
+    the output of the convolution, or of its BatchNorm if that precedes the activation; of a residual block the first
+    only. In a network of your own it is taken to be the output of every BatchNorm on feature maps, or of every
+    convolution without any.
     """
     normalised = model.batch_norm == "before" if isinstance(model, VGG) else bool(variables.get("batch_stats"))
     kind, signals = nn.BatchNorm if normalised else nn.Conv, []

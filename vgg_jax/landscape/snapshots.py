@@ -10,7 +10,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.landscape.kept import UNREADABLE, write
 from vgg_jax.training.step import TrainState
 
-POINTS = 16  # kept of a path, about
+POINTS = 16  # kept of a path, at most
 
 
 class Snapshot(NamedTuple):
@@ -53,10 +53,15 @@ def equal_file(workdir: Path) -> Path:
 def keep_equal(workdir: Path, state: TrainState, loss: float, threshold: float) -> None:
     """Keep the first network of a run whose loss is at most the threshold."""
     file, step = equal_file(workdir), int(state.step)
-    if step == 0:  # of an earlier beginning
-        file.unlink(missing_ok=True)
-    if loss <= threshold and not (file.exists() and _load(file, "step")[0] < step):
+    if file.exists() and (step == 0 or _load(file, "step")[0] >= step):  # of steps that a kill undid
+        file.unlink()
+    if loss <= threshold and not file.exists():
         save(file, state, loss)
+
+
+def path_steps(total: int, probe_steps: int) -> int:
+    """Steps between snapshots: 1, 2, 4, ... probes, so that a longer run's are among those of a shorter one."""
+    return probe_steps << (-(-(total // probe_steps) // POINTS) - 1).bit_length()
 
 
 def keep_path(workdir: Path, state: TrainState, loss: float, every: int) -> None:

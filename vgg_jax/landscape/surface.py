@@ -32,10 +32,7 @@ def direction(key: jax.Array, params: Any) -> Any:
     """A random direction d, each filter of it scaled to the norm of the weights': d ||w|| / (||d|| + 1e-10)."""
     leaves, tree = jax.tree.flatten(params)
     drawn = [jax.random.normal(jax.random.fold_in(key, i), w.shape) for i, w in enumerate(leaves)]
-    random = jax.tree.unflatten(tree, drawn)
-    return jax.tree.map(
-        lambda d, norm, own: d * norm / (own + 1e-10), random, filter_norms(params), filter_norms(random)
-    )
+    return tree.unflatten([d * _filter_norm(w) / (_filter_norm(d) + 1e-10) for w, d in zip(leaves, drawn)])
 
 
 def grid(radius: float, points: int) -> np.ndarray:
@@ -65,9 +62,8 @@ def evaluate(
     done_before, _ = kept.read(file, of)
     if done_before and np.array_equal(done_before["points"], points):
         values = done_before["values"]
-    done = ~np.isnan(values[:, 0])
-    progress.update(int(done.sum()))
-    todo = np.flatnonzero(~done)
+    todo = np.flatnonzero(np.isnan(values[:, 0]))
+    progress.update(len(points) - len(todo))
     for start in range(0, len(todo), BATCH):
         chosen = todo[start : start + BATCH]
         padded = points[np.resize(chosen, BATCH)]  # one compiled size

@@ -17,7 +17,7 @@ def judge(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str,
     The effect of BatchNorm is with / without, or with - without for a share; over the seeds, the geometric or the
     arithmetic mean. A claim holds by a measure ("yes") if the 95 % interval of the effect lies on the claim's side of
     no effect, "no" if it lies on the other side, else it is "open". Infinite is more than every finite number. Seeds
-    with a NaN, which never came under the equal loss, are left out.
+    with a NaN, such as those that never came under the equal loss, are left out.
     """
     rows = [_row(measure, values["plain"][measure.key], values["bn"][measure.key]) for measure in MEASURES]
     corrected = iter(inference.holm([row["p"] for row in rows if row["effects"]]))
@@ -79,7 +79,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         apart = f"; with stored statistics {_count(stored)}" if stored else ""
         lines.append(f"- BatchNorm and {claim}: {_count([row for row in mine if row not in stored])}{apart}.")
     corrected = sum(row["p_holm"] < 1 - inference.CONFIDENCE for row in rows)
-    taken = sum(bool(row["effects"]) for row in rows)
+    taken = sum(len(row["effects"]) > 1 and any(row["effects"]) for row in rows)  # others are open whatever comes
     chance = (1 - inference.CONFIDENCE) * taken
     lines.append(
         f"- Without any effect, about {chance:.1f} of these {taken} measures would come out for or against by "
