@@ -51,6 +51,9 @@ def test_a_run_does_not_go_on_with_images_normalised_otherwise(finished_run):
     data = load(config)
     entry.check_same(finished_run, config, data)
     half = {split: dataclasses.replace(part, mean=(0.5,) * 3, std=(0.5,) * 3) for split, part in data.items()}
+    more = {k: dataclasses.replace(part, class_names=(*part.class_names, "ten")) for k, part in data.items()}
+    with pytest.raises(vgg_jax.UserError, match="holds a run of 10 classes, these data have 11"):
+        entry.check_same(finished_run, config, more)
     with pytest.raises(vgg_jax.UserError, match="normalised by another mean and std"):
         entry.check_same(finished_run, config, half)
 

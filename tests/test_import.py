@@ -233,8 +233,10 @@ BROKEN = {
     "overflow.safetensors": (lambda a, b: changed(a, "features.0.bias", lambda x: x.astype(np.float64) + 1e300), [
         "not finite"]),
     "variance.safetensors": (lambda a, b: changed(a, "features.1.running_var", lambda x: -x), ["negative variance"]),
-    "square.safetensors": (lambda a, b: a | {"features.0².weight": ZEROS, f"features.{'7' * 5000}.weight": ZEROS}, [
-        "features.0².weight of shape", "no place"]),
+    "square.safetensors": (lambda a, b: without(a, "features.0.bias") | {"features.0².weight": ZEROS}, [
+        "features.0².weight of shape|it has no features.0.bias"]),
+    "digits.safetensors": (lambda a, b: without(a, "features.0.bias") | {f"features.{'7' * 5000}.weight": ZEROS}, [
+        "it has no features.0.bias"]),
     "whole.safetensors": (lambda a, b: changed(a, "features.0.weight", lambda x: x.astype(np.int8)), ["type I8"]),
 }  # fmt: skip
 

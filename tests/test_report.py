@@ -163,6 +163,15 @@ def test_a_table_and_its_seeds(finished_run, tmp_path):
         found = finding.find(tables)
         named = {g.name: g.reported for run in found.runs for g in groups.group([run], found.rows)}
         assert named == {"VGG_A": pytest.approx(0.7577), "mine": None}
+    trial = copy(finished_run, tmp_path / "project2" / "vgg_a" / "trial")  # no seed of the row
+    found = finding.find([tmp_path / "project2"])
+    (alone,) = groups.group([run for run in found.runs if run.folder == trial], found.rows)
+    assert (alone.name, alone.reported) == ("vgg_a/trial", None)
+    elsewhere = tmp_path / "elsewhere"  # where `reproduce --results` may write the table
+    copy(finished_run, elsewhere / "other")
+    shutil.move(tmp_path / "project2" / "project2.json", elsewhere)
+    found = finding.find([tmp_path / "project2", elsewhere])
+    assert groups.group(found.runs[:1], found.rows)[0].reported == pytest.approx(0.7577)
 
 
 def test_intervals_against_known_values():

@@ -173,7 +173,7 @@ def test_as_many_cores_are_devices_as_divide_the_micro_batches(
     micro_batch, processes, cores, devices, count, monkeypatch
 ):
     """Of batch 32; the processes are counted by a launcher or by our flag."""
-    for name in ("XLA_FLAGS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+    for name in ("XLA_FLAGS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_CPU_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     if count:
         monkeypatch.setenv(count, str(processes))
@@ -193,6 +193,7 @@ def test_as_many_cores_are_devices_as_divide_the_micro_batches(
 
 def test_as_many_cores_are_devices_as_divide_the_micro_batches_of_all_rows(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     monkeypatch.setattr(sharding, "cores", lambda: 4)
     made = []
     monkeypatch.setattr(jax.config, "update", lambda *given: made.append(given))
@@ -209,7 +210,7 @@ def test_the_command_makes_cores_devices():
         "training.train = lambda config, _: print(sharding.place(config).size); main.main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", program, *arguments("unused", train__micro_batch=8)]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert child.stdout.split()[:1] == ["2"], child.stderr
 
@@ -236,11 +237,14 @@ def test_whom_a_process_joins(environment, given, expected, monkeypatch):
 @pytest.mark.parametrize(("environment", "error", "said"), [
     ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, TypeError("'NoneType' object is not iterable"), ""),  # a notebook's pod
     ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, KeyError("job"), "cannot join the other"),
+    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "OMPI_COMM_WORLD_SIZE": "2"}, RuntimeError("DEADLINE"), "cannot join"),
     ({}, ValueError("coordinator_address should be defined."), ""),
     ({"OMPI_COMM_WORLD_SIZE": "2"}, ValueError("coordinator_address should be defined."), "Give --coordinator="),
 ])  # fmt: skip
 def test_what_jax_cannot_find_out(environment, error, said, monkeypatch):
     """A pod trains alone; processes that cannot find each other do not each train alone."""
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 

@@ -137,6 +137,8 @@ def whole(splits: Any, fields: Data) -> dict[str, Dataset]:
     pairs: Any = {k: (part.images, part.labels) if isinstance(part, Dataset) else part for k, part in splits.items()}
     names = named[0].class_names if named else None
     found = from_arrays(**pairs, class_names=names, normalization=fields.normalization)
+    if len(named) == len(splits):
+        found |= splits  # checked, and their fingerprints are those of their own arrays
     if isinstance(first, Dataset):
         found = {k: dataclasses.replace(part, mean=first.mean, std=first.std) for k, part in found.items()}
     return found

@@ -37,7 +37,7 @@ def train(
       Stopped: SIGINT or SIGTERM came (to the main thread); everything is saved, and the same call goes on.
     """
     checked = configs.load(cast(ConfigDict, config))
-    given = whole(data, checked.data) if data else None
+    given = whole(data, checked.data) if data is not None else None
     training.train(checked, Path(workdir), given)
     return _open(Path(workdir), checked, directory.read_facts(Path(workdir)), "latest", given)
 

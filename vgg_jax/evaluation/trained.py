@@ -218,7 +218,7 @@ class TrainedRun:
     def _checked(self, dataset: Dataset) -> Dataset:
         if len(dataset.class_names) != len(self.class_names):
             raise UserError(f"the images are of {len(dataset.class_names)} classes, the run of {len(self.class_names)}")
-        if dataset.class_names != self.class_names and sorted(dataset.class_names) == sorted(self.class_names):
+        if tuple(dataset.class_names) != self.class_names and sorted(dataset.class_names) == sorted(self.class_names):
             raise UserError(f"the images have the run's classes in another order: {', '.join(dataset.class_names)}")
         self.pixels(dataset.images)
         return dataset

@@ -118,7 +118,7 @@ def _ours(
         directory.check_facts(facts)
         if type(step) is not int or step < 0:
             raise ValueError("step must be a whole number, 0 or more")
-        if calibration and not (
+        if calibration is not None and not (
             0 < calibration["temperature"] < 1e9 and type(calibration["images"]) is int and calibration["split"]
         ):
             raise ValueError("calibration must have a temperature above 0, a number of images and a split")

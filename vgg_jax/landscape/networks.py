@@ -98,7 +98,10 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
         for w, v, e in zip(workdirs, variables, equal)
     ]
     every, kept_path = snapshots.path_steps(total, fields.probe_steps), snapshots.read_path(workdirs[0], variables[0])
-    path = [one for one in kept_path if one.step < total and one.step % every == 0]
+    before = [one for one in kept_path if one.step < total]
+    path = [one for one in before if one.step % every == 0]
+    if len(path) < snapshots.POINTS // 2:  # a study begun by an earlier version, on another grid
+        path = before
     path.append(Snapshot(total, math.nan, variables[0]))
     return Network(
         name, base, workdirs, recipe.model, variables, equal, path, _settings(config, base, splits), weights

@@ -10,7 +10,7 @@ from vgg_jax.console.errors import UserError
 from vgg_jax.landscape.kept import UNREADABLE, write
 from vgg_jax.training.step import TrainState
 
-POINTS = 16  # kept of a path, at most
+POINTS = 16  # intervals of a path, at most
 
 
 class Snapshot(NamedTuple):

@@ -112,7 +112,7 @@ def _rows(path: Path) -> dict[Path, Row]:
             table = parse(file.read_text())
             for row in table["rows"]:
                 reported = row["reported"] / 100 if row["reported"] else None
-                found[path / str(row["config"])] = Row(str(row["name"]), reported)
+                found[path.resolve() / str(row["config"])] = Row(str(row["name"]), reported)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue
     return found

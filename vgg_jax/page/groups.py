@@ -53,7 +53,7 @@ def counting(config: Flat) -> Flat:
 
 def _group(runs: list[RunFiles], rows: Mapping[Path, Row]) -> Group:
     first = runs[0]
-    row = rows.get(first.folder.parent, Row(first.row, None))
+    row = _row(first, rows)
     name = row.name if row.name and len({run.row for run in runs}) == 1 else first.name
     if len(runs) > 1 and name == first.name:
         name = f"{name} and {len(runs) - 1} more seed{'s' if len(runs) > 2 else ''}"
@@ -62,6 +62,14 @@ def _group(runs: list[RunFiles], rows: Mapping[Path, Row]) -> Group:
     estimates = {p: estimate([a[p] for a in found if a[p] is not None], first.test_images) for p in log.PROTOCOLS}
     gaps = [gap for run in count if (gap := _gap(run)) is not None]
     return Group(name, runs, row.reported, estimates, statistics.mean(gaps) if gaps else None)
+
+
+def _row(run: RunFiles, rows: Mapping[Path, Row]) -> Row:
+    """What its table says of a run's row; a table written elsewhere is known by its row's name, if no other has it."""
+    if (folder := run.folder.resolve().parent) in rows and run.row:
+        return rows[folder]
+    same = {row for folder, row in rows.items() if folder.name == run.row}
+    return same.pop() if len(same) == 1 else Row(run.row, None)
 
 
 def accuracies(run: RunFiles) -> dict[str, Any]:

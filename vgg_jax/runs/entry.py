@@ -97,8 +97,11 @@ def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> Confi
         raise UserError(f"{workdir} holds a run of another config: {listed}; give another --workdir")
     numerics.check(workdir, facts.get("jax_settings", {}))
     now = directory.describe(data)
-    if facts["fingerprint"] != now["fingerprint"] or len(facts["class_names"]) != len(now["class_names"]):
+    if facts["fingerprint"] != now["fingerprint"]:
         raise UserError(f"{workdir} holds a run on other data (the fingerprint differs); give another --workdir")
+    there, here = len(facts["class_names"]), len(now["class_names"])
+    if there != here:
+        raise UserError(f"{workdir} holds a run of {there} classes, these data have {here}; give another --workdir")
     if not np.allclose([facts["mean"], facts["std"]], [now["mean"], now["std"]]):
         raise UserError(f"{workdir} holds a run on images normalised by another mean and std; give another --workdir")
     return old_config

@@ -76,7 +76,7 @@ class Data:
 class Model:
     stages = field("D", "A, B, D, E: VGG-11, 13, 16, 19; light and speed are smaller", *STAGES)
     width = field(1.0, "multiplies every convolution's channels", low=1 / 64, high=64)
-    hidden = field((512,), "sizes of the hidden dense layers", low=1, high=2**20)
+    hidden = field((512,), "sizes of the hidden dense layers; (): none", low=1, high=2**20)
     batch_norm = field("before", "BatchNorm before or after the activation, or none", "none", "before", "after")
     batch_norm_head = field(True, "BatchNorm also after each hidden dense layer")
     batch_norm_scale = field(True, "BatchNorm has a scale (it always has a bias)", before=True)
@@ -162,7 +162,7 @@ class Schedule:
     decay_rate = field(0.5, "factor at each drop", low=0, high=1, only=_DROPS)
     decay_epochs = field(25.0, "epochs between drops", low=0.01, high=1e9, only=("schedule.name", "step"))
     milestones: tuple[float, ...] = field(
-        (), "the epochs of the drops", low=0, high=1e9, only=("schedule.name", "milestones"),
+        (), "the epochs of the drops; (): none", low=0, high=1e9, only=("schedule.name", "milestones"),
     )  # fmt: skip
     peak = field(0.3, "position of the peak, as a fraction of the run", low=0, high=0.999, only=_PEAK)
     start = field(0.2, "first learning rate, as a fraction of the peak", low=0, high=1, before=0.2, only=_TRIANGLE)
@@ -174,7 +174,7 @@ class Train:
         128, "images per step, over all devices; the last partial batch of an epoch is dropped", low=1, high=2**20,
     )  # fmt: skip
     micro_batch = field(
-        0, "gradient accumulation: images that a device takes at once, each part with its BatchNorm statistics; 0: all",
+        0, "gradient accumulation: most images that a device takes at once, with their BatchNorm statistics; 0: all",
         low=0, high=2**20, before=0,
     )  # fmt: skip
     average = field(
@@ -183,7 +183,7 @@ class Train:
     )  # fmt: skip
     epochs = field(300, "passes over the training images", low=1, high=10**6)
     eval_epochs = field(1, "epochs between evaluations (log points)", low=1, high=10**6)
-    start_from = field("", "a run directory whose weights training starts with; none: random ones", before="")
+    start_from = field("", 'a run directory whose weights training starts with; "": random ones', before="")
     tta = field(
         "none", "test-time augmentation for an extra test accuracy at the end", "none", "flip", "flip_shift",
         before="none",

@@ -21,6 +21,9 @@ from vgg_jax.training import sharding
 HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as lost
 WAIT_SECONDS = 3600  # the longest wait for process 0 to prepare the data
 _LOST = "another process of this run is lost; start the same command again on all of them, and the run goes on"
+_LAUNCHED = {  # set for each of several processes
+    "JOB_COMPLETION_INDEX", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS", "SLURM_JOB_ID", "TPU_WORKER_HOSTNAMES",
+}  # fmt: skip
 Result = TypeVar("Result")
 _BROKEN_LINK = (
     "Gloo", "NCCL", "closed by peer", "UNAVAILABLE", "coordination", "heartbeat", "Connection reset", "barrier",
@@ -111,8 +114,8 @@ def _join(coordinator: str | None, count: int | None, index: int | None) -> None
                 f"{error} Give --coordinator=HOST:PORT, --num_processes and --process_id to each process"
             ) from None
     except Exception as error:  # JAX takes every pod of Kubernetes for one of a job; that raises all kinds of errors
-        pod = "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ
-        if asked or not (pod or "before any JAX calls" in str(error)):
+        alone = "KUBERNETES_SERVICE_HOST" in os.environ and not _LAUNCHED & os.environ.keys()
+        if asked or not (alone or "before any JAX calls" in str(error)):
             raise UserError(f"cannot join the other processes: {error}") from None
 
 
