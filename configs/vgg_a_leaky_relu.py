@@ -1,8 +1,8 @@
 """Project 2's VGG_A_LeakyReLU: VGG_A with leaky ReLU of slope 0.1 and Kaiming's initialisation for it.
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_leaky_relu.py
-RUNTIME   not measured; vgg_a.py takes 2.8 minutes an epoch on two CPU cores
-EXPECTED  reported: 82.16 % (best epoch on the test set)
+RUNTIME   4.4 minutes an epoch on one AMD EPYC core with AVX-512 (n=1); GPU not yet measured
+EXPECTED  reported: 82.16 % (best epoch on the test set); ours: 78.48 % likewise, 78.29 % at the final epoch (n=1)
 """
 
 from ml_collections import ConfigDict
