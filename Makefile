@@ -32,7 +32,8 @@ lock: venv/installed
 	venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev setup.cfg -o requirements.lock
 
 venv/installed: setup.cfg pyproject.toml requirements.lock
-	$(PYTHON) -m venv venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear venv
 	venv/bin/python -m pip install -q --upgrade pip
 	venv/bin/python -m pip install -q -r requirements.lock
 	venv/bin/python -m pip install -q --no-deps -e .

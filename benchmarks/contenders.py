@@ -12,19 +12,19 @@ import numpy as np
 from vgg_jax.console.errors import UserError
 from vgg_jax.settings import code
 
-STEPS = 5  # a turn
-Turn = Callable[[], list[float]]  # takes STEPS steps, each on a batch of its own; returns the loss before each
+STEPS = 5  # batches, each for a step of its own
+Turn = Callable[[int], list[float]]  # takes so many times STEPS steps; returns the losses before the last STEPS
 
 
 def batches(config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What the steps of a turn take in this order: images [STEPS, B, H, H, 3] float32, labels [STEPS, B] int32."""
+    """What the steps take in turn, again and again: images [STEPS, B, H, H, 3] float32, labels [STEPS, B] int32."""
     rng = np.random.default_rng(0)
     shape = STEPS, config.train.batch_size, *(config.data.image_size,) * 2, 3
     return rng.standard_normal(shape, np.float32), rng.integers(0, 10, shape[:2], np.int32)
 
 
-def _jax(config: Any, make_steps: Callable[[Callable, Any, Any], Callable[[Any], Any]]) -> Turn:
-    """make_steps(step, state, batches) -> compiled steps: state -> (state, losses)."""
+def _jax(config: Any, make_steps: Callable[[Callable, Any, Any], Callable[[Any, int], Any]]) -> Turn:
+    """make_steps(step, state, batches) -> compiled steps: (state, how many) -> (state, the last losses)."""
     import jax
 
     from vgg_jax.training.step import init_state, make_recipe, make_train_step
@@ -35,26 +35,29 @@ def _jax(config: Any, make_steps: Callable[[Callable, Any, Any], Callable[[Any],
     data = jax.block_until_ready(jax.device_put({"image": images, "label": labels}))
     steps = make_steps(make_train_step(recipe), state, data)
 
-    def turn() -> list[float]:
+    def turn(count: int) -> list[float]:
         nonlocal state
-        state, losses = steps(state)
+        state, losses = steps(state, count * STEPS)
         return [float(loss) for loss in jax.device_get(losses)]
 
     return turn
 
 
 def ours(config: Any) -> Turn:
-    """This package's step as a chunk runs it: a turn is one program."""
+    """This package's step as a chunk runs it: a turn is one program, for any number of steps."""
     import jax
 
-    def make_steps(step: Callable, state: Any, data: Any) -> Callable[[Any], Any]:
-        def body(state: Any, batch: Any) -> Any:
-            state, metrics = step(state, batch)
-            return state, metrics["loss"]
+    def make_steps(step: Callable, state: Any, data: Any) -> Callable[[Any, int], Any]:
+        def several(state: Any, data: Any, count: Any) -> Any:
+            def body(i: Any, carry: Any) -> Any:
+                state, losses = carry
+                state, metrics = step(state, {k: v[i % STEPS] for k, v in data.items()})
+                return state, losses.at[i % STEPS].set(metrics["loss"])
 
-        scan = functools.partial(jax.lax.scan, body)
-        compiled = jax.jit(scan, donate_argnums=0).lower(state, data).compile()
-        return lambda state: compiled(state, data)
+            return jax.lax.fori_loop(0, count, body, (state, jax.numpy.zeros(STEPS)))
+
+        compiled = jax.jit(several, donate_argnums=0).lower(state, data, np.int32(0)).compile()
+        return lambda state, count: compiled(state, data, np.int32(count))
 
     return _jax(config, make_steps)
 
@@ -75,16 +78,16 @@ def stock_flax(config: Any) -> Turn:
         def __call__(self, x: jax.Array, train: bool) -> jax.Array:
             return nn.Dropout(self.rate, (1, 2) if self.spatial else (), deterministic=not train)(x)
 
-    def make_steps(step: Callable, state: Any, data: Any) -> Callable[[Any], Any]:
+    def make_steps(step: Callable, state: Any, data: Any) -> Callable[[Any, int], Any]:
         each = jax.block_until_ready([{k: v[i] for k, v in data.items()} for i in range(STEPS)])
         compiled = jax.jit(step, donate_argnums=0).lower(state, each[0]).compile()
 
-        def steps(state: Any) -> Any:
+        def steps(state: Any, count: int) -> Any:
             losses = []
-            for batch in each:
-                state, metrics = compiled(state, batch)
+            for i in range(count):
+                state, metrics = compiled(state, each[i % STEPS])
                 losses.append(metrics["loss"])
-            return state, losses
+            return state, losses[-STEPS:]
 
         return steps
 
@@ -123,15 +126,15 @@ def pytorch(config: Any, channels_last: bool = False, mode: str = "") -> Turn:
 
     loss_of = _compiled(loss_of, mode, data[0]) if mode else loss_of
 
-    def turn() -> list[float]:
+    def turn(count: int) -> list[float]:
         losses = []
-        for x, y in data:
+        for x, y in data * count:
             optimizer.zero_grad()
             loss = loss_of(x, y)
             loss.backward()
             optimizer.step()
             losses.append(loss.detach().clone())  # a CUDA graph writes the next one to the same place
-        return [loss.item() for loss in losses]
+        return [loss.item() for loss in losses[-STEPS:]]
 
     return turn
 

@@ -28,11 +28,11 @@ def measure(config: Any) -> dict[str, float]:
     """Speed of a step (median of two turns after a warm-up turn), and seconds for compilation and the first turn."""
     begun = time.perf_counter()
     turn = contenders.ours(config)
-    turn()
+    turn(1)
     first, seconds = time.perf_counter() - begun, []
     for _ in range(2):
         begun = time.perf_counter()
-        turn()
+        turn(1)
         seconds.append((time.perf_counter() - begun) / contenders.STEPS)
     step = statistics.median(seconds)
     multiply_adds = network.totals(network.make_model(config, 10), config.data.image_size)["multiply_adds"]

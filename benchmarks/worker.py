@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ class Worker:
         self.losses, self.seconds = first["losses"] + warm["losses"], warm["seconds"]
 
     def turn(self, count: int = 1) -> dict[str, Any]:
-        """So many turns: their "seconds" and "losses", and "peak_memory" in bytes."""
+        """So many times STEPS steps: their "seconds", the last "losses", and "peak_memory" in bytes."""
         with contextlib.suppress(BrokenPipeError):  # the missing answer says it
             print(count, file=self.process.stdin, flush=True)
         return self._answer()
@@ -62,7 +63,7 @@ def serve(name: str, config: Any) -> None:
     answer()
     for count in sys.stdin:
         begun = time.perf_counter()
-        losses = [loss for _ in range(int(count)) for loss in turn()]
+        losses = turn(int(count))
         answer(seconds=time.perf_counter() - begun, losses=losses, peak_memory=_peak_memory())
 
 
@@ -75,5 +76,7 @@ def _peak_memory() -> int:
             return torch.cuda.max_memory_allocated()
     elif (stats := sys.modules["jax"].devices()[0].memory_stats()) and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
-    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent held, too
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    status = Path("/proc/self/status").read_text()  # on Linux getrusage counts what the parent held, too
     return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])

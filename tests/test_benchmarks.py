@@ -135,13 +135,14 @@ def test_a_contender_takes_the_batches_in_their_order(way):
     """With one batch repeated, or another order, the losses would be others."""
     c = config("vgg_light", FIELDS)
     turn, expected = getattr(contenders, way)(c), one_after_the_other(c)
-    np.testing.assert_allclose(turn() + turn(), expected, rtol=1e-4)
+    np.testing.assert_allclose(turn(1) + turn(1), expected, rtol=1e-4)
+    np.testing.assert_allclose(getattr(contenders, way)(c)(2), expected[STEPS:], rtol=1e-4)
     assert np.abs(np.diff(expected)).min() > 1e-3
 
 
 def test_stock_flax_has_every_kind_of_dropout():
     narrow = {"model__width": 1 / 16, "train__batch_size": 16}
-    assert np.isfinite(contenders.stock_flax(config("bn_dropout", FIELDS, **narrow))()).all()
+    assert np.isfinite(contenders.stock_flax(config("bn_dropout", FIELDS, **narrow))(1)).all()
 
 
 NETWORKS = {
@@ -166,7 +167,7 @@ def test_pytorch_takes_the_same_steps(network, channels_last, tmp_path, monkeypa
     monkeypatch.setenv("TORCH_DEVICE", "cpu")
     contenders.write_weights(c, os.environ["WEIGHTS"])
     turn = contenders.pytorch(c, channels_last)
-    np.testing.assert_allclose(turn() + turn(), one_after_the_other(c), rtol=1e-3)
+    np.testing.assert_allclose(turn(1) + turn(1), one_after_the_other(c), rtol=1e-3)
 
 
 def test_what_cannot_be_compiled_is_left_out_in_a_line(tmp_path):
@@ -196,7 +197,7 @@ def make(c):
     os.system("echo a compiler greets")
     if sys.argv[1:]:
         raise UserError("why")
-    return lambda: print("a library's advice") or [1.0, 2.0]
+    return lambda count: print("a library's advice") or [1.0, 2.0]
 
 contenders.CONTENDERS["it"] = contenders.Contender(make, "bfloat16")
 worker.serve("it", config.load("configs/bn.py"))

@@ -117,6 +117,16 @@ def test_download(reply, words, tmp_path, monkeypatch):
     assert left == ([] if words else ["cifar-10-binary.tar.gz"])
 
 
+def test_a_folder_that_cannot_be_written_to_is_not_blamed_on_the_network(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(archives, "_open", lambda url: io.BytesIO())
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(UserError, match=r"cannot download cifar10 to .* \(Permission denied\); give another folder"):
+        archives.download("cifar10", tmp_path)
+
+
 def test_ctrl_c_leaves_no_part_of_a_download(tmp_path, monkeypatch):
     class Reply(io.BytesIO):
         headers = types.MappingProxyType({"Content-Length": "9000000"})

@@ -311,6 +311,9 @@ def test_a_tilde_is_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/me")
     assert path("~/runs/a") == Path("/home/me/runs/a")
     assert path("~nobody.of.that.name/a") == Path("~nobody.of.that.name/a")
+    monkeypatch.setattr("os.path.expanduser", lambda text: text)  # as for a user without HOME and without a name
+    with pytest.raises(UserError, match="set HOME"):
+        path("~/runs/a")
 
 
 def test_a_config_of_an_earlier_version_means_what_it_did():

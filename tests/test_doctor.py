@@ -32,6 +32,7 @@ def test_a_healthy_machine(tmp_path, monkeypatch, capsys):
     ("590.1", {}, False, {}, ["JAX without CUDA", "[cuda13]"]),
     ("550.54", {"13": "0.10.2"}, False, {}, ["too old for CUDA 13", "[cuda12]", "does not see the GPU"]),
     ("470.1", {"12": "0.10.2"}, False, {}, ["too old for CUDA 12", "install a driver"]),
+    ("550.54", {"13": "0.10.2"}, True, {}, []),
     ("580.82", {"13": "0.10.1"}, True, {}, ["plugin is 0.10.1, jaxlib 0.10.2", "jax[cuda13]==0.10.2"]),
     ("580.82", {"12": "0.10.2", "13": "0.10.2"}, True, {}, ["two CUDA plugins"]),
     ("580.82", {"13": "0.10.2"}, False, {"CUDA_VISIBLE_DEVICES": ""}, ["unset CUDA_VISIBLE_DEVICES="]),

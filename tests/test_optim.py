@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from small import config
 
-from vgg_jax.training.optim import make_loss, make_optimizer, make_schedule
+from vgg_jax.training.optim import is_named, make_loss, make_optimizer, make_schedule
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "bn": {"scale": jnp.array([2.0])}}
 GRADS = jax.tree.map(lambda x: 0.1 * x + 0.3, PARAMS)
@@ -166,6 +167,20 @@ def test_muon_follows_the_schedule_and_its_kernels_do_not_decay():
     for turn, rate in zip(turns[0, 0.6], 0.25 * np.array([1, 0.75, 0.5])):
         singular = np.linalg.svd(turn / rate)[1]
         assert singular.min() > 0.5 and singular.max() < 1.3
+
+
+def test_a_kernel_of_zeros_stays_finite_under_muon():
+    """As the last convolution of a residual block may start."""
+    zeros = {"kernel": jnp.zeros((3, 3, 4, 8))}
+    grads = jax.tree.map(jnp.ones_like, zeros)
+    (update,) = jax.tree.leaves(first_update(config(optimizer__name="muon"), zeros, grads))
+    assert jnp.isfinite(update).all() and update.any()
+
+
+def test_parameters_have_names_in_boxes_and_lists_too():
+    box = nn.Partitioned(jnp.ones(2), (None,))
+    tree = {"conv": {"kernel": box, "bias": box}, "kernel": [jnp.ones(2)]}
+    assert jax.tree.leaves(is_named("kernel", tree)) == [False, True, True]
 
 
 def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():

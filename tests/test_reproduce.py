@@ -222,11 +222,15 @@ def test_mean_and_deviation():
     assert tables.spread([]) == ""
 
 
-def test_a_run_too_large_for_the_memory_costs_no_other(tmp_path, monkeypatch, ends):  # noqa: F811
-    fit = Mock(side_effect=jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+@pytest.mark.parametrize(("said", "line", "remedy"), [
+    ("RESOURCE_EXHAUSTED: out of memory", "the device has not enough memory", "micro_batch"),
+    ("FAILED_PRECONDITION: DNN library initialization failed. Look", "cuDNN does not start", "PREALLOCATE=false"),
+])  # fmt: skip
+def test_an_error_of_the_device_in_one_run_costs_no_other(said, line, remedy, tmp_path, monkeypatch, ends):  # noqa: F811
+    fit = Mock(side_effect=jax.errors.JaxRuntimeError(said))
     monkeypatch.setattr(train, "fit", fit)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=1)
-    ends(reproduce.main, argv, "vgg_light, seed 0: the device has not enough", "vgg_a_bn_sgd, seed 0", "micro_batch")
+    ends(reproduce.main, argv, f"vgg_light, seed 0: {line}", "vgg_a_bn_sgd, seed 0", remedy)
     assert fit.call_count == 2
 
 

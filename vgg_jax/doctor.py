@@ -105,7 +105,7 @@ def cuda(
 ) -> Iterator[Finding]:
     """Whether the CUDA extra matches the driver."""
     runs = [major for major, (_, oldest) in CUDA.items() if driver and int(driver.split(".")[0]) >= oldest]
-    install = f"pip install -e '.[cuda{runs[-1]}]'" if runs else "install a driver of version 525 or newer"
+    install = f"pip install -U 'jax[cuda{runs[-1]}]=={jaxlib}'" if runs else "install a driver of version 525 or newer"
     if not driver:
         if plugins and not on_gpu:
             yield Finding("JAX's CUDA plugin is installed, but nvidia-smi finds no driver or GPU", "install the driver")
@@ -118,7 +118,7 @@ def cuda(
     if len(plugins) > 1:
         yield Finding("two CUDA plugins are installed", "pip uninstall one of them with its jax-cudaNN-pjrt")
     for major, version in plugins.items():
-        if major not in runs:
+        if major not in runs and not on_gpu:  # a newer CUDA's compatibility package serves older drivers, too
             yield Finding(f"driver {driver} is too old for CUDA {major} (needs {CUDA[major][1]})", install)
         if version != jaxlib:
             yield Finding(

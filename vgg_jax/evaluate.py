@@ -3,6 +3,8 @@
 python -m vgg_jax.evaluate [--workdir RUN] [--checkpoint best|latest] [--split test] [--tta flip]
 """
 
+import os
+import sys
 from collections.abc import Sequence
 
 from vgg_jax.console import errors, flags
@@ -18,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
             "choices": FIELDS["train.tta"].choices, "default": "none",
             "help": "also score the average over mirrored (and shifted) images",
         },
+        "--out": {"type": flags.path, "help": "folder of the JSON and the pictures; default RUN/evaluation"},
         "--calibrate": {
             "action": "store_true",
             "help": "first fit a temperature on the validation images, for the probabilities of predict",
@@ -31,7 +34,10 @@ def main(argv: Sequence[str]) -> None:
     run = load_or_shipped(given.workdir, given.checkpoint, overrides, given.config)
     if given.calibrate:
         run.calibrate()
-    folder = given.workdir and given.workdir / "evaluation"  # of the shipped network nothing is written
+    folder = given.out or (given.workdir and given.workdir / "evaluation")  # of the shipped network nothing is written
+    if folder and not given.out and not os.access(given.workdir, os.W_OK):
+        print(f"{given.workdir} cannot be written to; --out=DIR would keep pictures and JSON", file=sys.stderr)
+        folder = None
     print(report.text(run.evaluate(given.split, given.tta, out=folder)))
     if folder:
         print(f"pictures and {given.checkpoint}_{given.split}.json in {folder}")

@@ -23,7 +23,13 @@ _OF_A_PATH = (
     None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG,
 )  # fmt: skip
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's message
-LESS_MEMORY = "the device has not enough memory; in training, a smaller --config.train.micro_batch or batch_size helps"
+# Parts of XLA's messages, and what helps. JAX takes three quarters of a GPU, so that a second process has the rest.
+_SHARED = "XLA_PYTHON_CLIENT_PREALLOCATE=false for each process, if several share the GPU"
+_OF_A_DEVICE = {
+    OUT_OF_MEMORY: "the device has not enough memory; what helps: in training, a smaller --config.train.micro_batch or "
+    f"batch_size; {_SHARED}",
+    "DNN library initialization failed": f"cuDNN does not start; what helps: {_SHARED}; python -m vgg_jax.doctor",
+}
 
 
 class UserError(Exception):
@@ -88,13 +94,18 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except RuntimeError as error:
-        if OUT_OF_MEMORY not in str(error):
+        if not (line := of_the_device(error)):
             raise
-        _end(f"error: {LESS_MEMORY}", MISTAKE)
+        _end(f"error: {line}", MISTAKE)
     except OSError as error:
         if error.errno not in MACHINE:
             raise
         _end(f"error: {error.strerror}: {error.filename or 'while writing'}", MISTAKE)
+
+
+def of_the_device(error: Exception) -> str:
+    """The line for an error of XLA's that a user can put right, else ""."""
+    return next((line for words, line in _OF_A_DEVICE.items() if words in str(error)), "")
 
 
 def is_of_the_machine(error: Exception) -> bool:

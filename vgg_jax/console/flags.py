@@ -16,8 +16,14 @@ OF_A_RUN: dict[str, dict[str, Any]] = {
 
 
 def path(text: str) -> Path:
-    """The path that a user typed, with ~ as the home directory."""
-    return Path(os.path.expanduser(text))
+    """The path that a user typed, with ~ as the home directory.
+
+    Raises: UserError where it is not known, lest a folder named ~ be made here.
+    """
+    expanded = os.path.expanduser(text)
+    if re.match("~(/|$)", expanded):
+        raise UserError(f"the home directory of {text} is not known; set HOME, or give the whole path")
+    return Path(expanded)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,12 +1,14 @@
 """The official binary archives of CIFAR-10 and CIFAR-100: download, check, prepare without TensorFlow."""
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import importlib
 import io
 import os
 import queue
+import ssl
 import tarfile
 import threading
 import urllib.request
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import certifi
 import numpy as np
 from PIL import Image
 
@@ -24,6 +27,7 @@ from vgg_jax.console.progress import Progress
 _PIXELS = 32 * 32 * 3
 _URL = "https://www.cs.toronto.edu/~kriz/"
 _REPLY_SECONDS, _TOTAL_SECONDS = 8, 9  # longest wait for the server's reply, and with its name lookup
+_CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 class Source(NamedTuple):
@@ -85,6 +89,10 @@ def download(name: str, root: Path) -> Path:
                 raise OSError(f"what {_URL} sends is not the archive")
             partial.replace(target)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            raise UserError(
+                f"cannot download {name} to {root} ({error.strerror}); give another folder: --config.data.data_dir=DIR"
+            ) from None
         raise UserError(
             f"no {name} in {root} and no way to download it ({error}). Give a prepared tfds directory "
             f"(--config.data.data_dir=DIR), the archive {source.archive} (--config.data.archive=FILE), "
@@ -102,7 +110,9 @@ def _open(url: str) -> Any:
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=_REPLY_SECONDS))
+            trusted = ssl.create_default_context()
+            trusted.load_verify_locations(certifi.where())  # a Python from python.org has none on macOS
+            answers.put(urllib.request.urlopen(url, timeout=_REPLY_SECONDS, context=trusted))
         except Exception as error:
             answers.put(error)
 

@@ -69,10 +69,11 @@ def views(images: np.ndarray, tta: str) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def _predict(forward: Forward, variables: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-    short = -len(images) % batch_size
-    padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)]) if short else images
     logits: list[jax.Array] = []
-    for i, batch in enumerate(padded.reshape(-1, batch_size, *images.shape[1:])):
+    for i, start in enumerate(range(0, len(images), batch_size)):
+        batch: Any = images[start : start + batch_size]
+        if short := batch_size - len(batch):
+            batch = np.concatenate([batch, np.zeros((short, *images.shape[1:]), images.dtype)])
         logits.append(forward(variables, batch))
         if i >= IN_FLIGHT:
             jax.block_until_ready(logits[i - IN_FLIGHT])

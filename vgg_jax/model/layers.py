@@ -39,7 +39,7 @@ def _for_this_cpu() -> bool:
 
 
 def conv_general_dilated(
-    x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, *args: Any, **options: Any
+    x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, **options: Any
 ) -> jax.Array:
     """Drop-in for `lax.conv_general_dilated` in `nn.Conv`, with a faster path on a CPU.
 
@@ -52,29 +52,20 @@ def conv_general_dilated(
 
     Returns: [N, H, W, O], of x's dtype.
     """
-    if not (_for_this_cpu() and _is_plain(x, kernel, window_strides, padding, *args, **options)):
-        return lax.conv_general_dilated(x, kernel, window_strides, padding, *args, **options)
+    if not (_for_this_cpu() and _is_plain(x, kernel, window_strides, padding, **options)):
+        return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
     wide = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 between the layers gains nothing here (docs/speed.md)
     return conv_cpu(x.astype(wide), kernel.astype(wide)).astype(x.dtype)
 
 
 def _is_plain(
-    x: jax.Array,
-    kernel: jax.Array,
-    window_strides: Sequence[int],
-    padding: Any,
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    batch_group_count: int = 1,
-    precision: Any = None,
-    preferred_element_type: Any = None,
-) -> bool:
-    """Whether it is a convolution that `conv_cpu` computes."""
+    x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any,
+    dimension_numbers: Any = None, precision: Any = None, preferred_element_type: Any = None, **more: Any,
+) -> bool:  # fmt: skip
+    """Whether it is a convolution that `conv_cpu` computes, at any precision; more: dilations, numbers of groups."""
     if x.ndim != 4 or kernel.shape[:2] not in ((1, 1), (3, 3)):
         return False
-    ones = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count, batch_group_count)
+    ones = jax.tree.leaves((window_strides, more))
     layout = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
     around = kernel.shape[0] // 2
     return (
@@ -193,7 +184,8 @@ def whitening_filters(images: jax.Array, size: int) -> jax.Array:
     h, w, c = images.shape[1:]
     shifted = [images[:, i : h - size + 1 + i, j : w - size + 1 + j] for i in range(size) for j in range(size)]
     patches = jnp.stack(shifted, 3).reshape(-1, size * size * c)
-    values, vectors = jnp.linalg.eigh(patches.T @ patches / len(patches))
+    moments = jnp.matmul(patches.T, patches, precision="highest") / len(patches)  # not TF32: millions of terms
+    values, vectors = jnp.linalg.eigh(moments)
     filters = vectors / jnp.sqrt(jnp.maximum(values, 0) + 5e-4)[None]
     return jnp.concatenate([filters, -filters], 1).reshape(size, size, c, -1)
 

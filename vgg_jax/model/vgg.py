@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from vgg_jax.model.layers import Dropout, Whitening, conv_general_dilated, global_max, max_pool
 from vgg_jax.settings.stages import STAGES
@@ -107,12 +108,13 @@ class VGG(nn.Module):
             x = ACTIVATIONS[self.activation](Whitening(self.whitening, name="whiten")(x))
         conv = functools.partial(self._conv, {})
         for s, widths in enumerate(STAGES[self.stages], 1):
-            pooled = 1 if self.pool == "first" else len(widths)
             for i, features in enumerate(widths, 1):
-                x = self._block(conv, x, max(1, round(features * self.width)), f"{s}_{i}", train, i == pooled)
+                pooled = self.pool == "first" and i == 1
+                x = self._block(conv, x, max(1, round(features * self.width)), f"{s}_{i}", train, pooled)
                 if i < len(widths):
                     rate = _at(self.stage_dropout, s - 1)
                     x = Dropout(rate, self.spatial_dropout, name=f"dropout{s}_{i}")(x, train)
+            x = max_pool(x) if self.pool == "last" else x
         x = global_max(x) if self.global_pool else x.reshape(x.shape[0], -1)
         for i, features in enumerate(self.hidden, 1):
             x = Dropout(_at(self.head_dropout, i - 1), name=f"dropout_fc{i}")(x, train)
@@ -125,9 +127,7 @@ class VGG(nn.Module):
     def _block(
         self, conv: Callable[..., jax.Array], x: jax.Array, features: int, name: str, train: bool, pooled: bool
     ) -> jax.Array:
-        """One convolution and its activation, or the residual block that replaces them, and the max-pool."""
-        if pooled and self.pool == "last":
-            return max_pool(self._block(conv, x, features, name, train, False))
+        """One convolution, max-pool where it is pooled, and activation; or the residual block in their place."""
         if not self.residual:
             x = conv(x, features, f"conv{name}")
             return self._activate(max_pool(x) if pooled else x, name, train)
@@ -170,10 +170,11 @@ class VGG(nn.Module):
                 dtype=self.dtype,
                 kernel_init=KERNEL_INITS[self.kernel_init][0],
                 bias_init=self._bias_init(size * size * x.shape[-1]),
+                promote_dtype=_all_but_bias,
                 conv_general_dilated=conv_general_dilated,
                 name=name,
             )
-        return made[name](x)
+        return made[name](x).astype(self.dtype)
 
     def _dense(self, x: jax.Array, features: int, name: str, dtype: Any = None) -> jax.Array:
         return nn.Dense(
@@ -182,13 +183,20 @@ class VGG(nn.Module):
             dtype=dtype or self.dtype,
             kernel_init=KERNEL_INITS[self.kernel_init][1],
             bias_init=self._bias_init(x.shape[-1]),
+            promote_dtype=_all_but_bias,
             name=name,
-        )(x)
+        )(x).astype(dtype or self.dtype)
 
     def _bias_init(self, fan_in: int) -> Callable[..., jax.Array]:
         if self.bias_init == "zeros":
             return nn.initializers.zeros_init()
         return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+
+def _all_but_bias(*arrays: Any, **options: Any) -> list[Any]:
+    """Flax's promotion of (input, kernel, bias), but the bias stays: its gradient is then summed in float32."""
+    *others, bias = arrays
+    return [*promote_dtype(*others, **options), bias]
 
 
 def _at(rates: tuple[float, ...], i: int) -> float:

@@ -43,8 +43,8 @@ class Checkpoints:
                 put_aside(workdir, kind)
             begin_again(workdir)
         wait_for_all("checkpoints_checked")
-        self._latest = _manager(self._folder, max_to_keep=2, cleanup_tmp_directories=True)
-        self._best = _manager(workdir / "best", max_to_keep=2, cleanup_tmp_directories=True)
+        self._latest = _manager(self._folder, clean=True)
+        self._best = _manager(workdir / "best", clean=True)
         self._background = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
         self.ending = ""  # why the run is about to end; put before the message of a refused save
@@ -207,7 +207,13 @@ def _read(folder: Path, manager: ocp.CheckpointManager, step: int, args: Any) ->
         ) from None
 
 
-def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
-    apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)  # `latest` and `best` save at once
-    chosen = ocp.CheckpointManagerOptions(multiprocessing_options=apart, **options)
+def _manager(folder: Path, clean: bool = False) -> ocp.CheckpointManager:
+    """A folder's manager, which keeps two checkpoints; clean: it removes what an interrupted save has left."""
+    chosen = ocp.CheckpointManagerOptions(
+        preservation_policy=ocp.checkpoint_managers.LatestN(2),
+        cleanup_tmp_directories=clean,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=folder.name  # `latest` and `best` save at once
+        ),
+    )
     return ocp.CheckpointManager(folder.absolute(), options=chosen)

@@ -36,44 +36,34 @@ class Lines:
 
 
 class Log(Lines):
-    """metrics.jsonl of a run, and the same numbers as TensorBoard events."""
-
-    def __init__(self, workdir: Path, step: int):
-        super().__init__(workdir / "metrics.jsonl", step)
-        self._board = _Board(workdir / "tensorboard", step) if is_first() else None
-
-    def write(self, record: Record) -> None:
-        super().write(record)
-        if self._board:
-            self._board.write(record)
-
-    def close(self) -> None:
-        if self._board:
-            self._board.close()
-
-
-class _Board:
-    """TensorBoard events, each on the disk when `write` returns.
+    """metrics.jsonl of a run, and the same numbers as TensorBoard events, each on the disk when `write` returns.
 
     tensorboardX's own SummaryWriter writes in a thread; when a full disk has ended that thread, later
     calls wait for it forever.
     """
 
-    def __init__(self, folder: Path, step: int):
-        folder.mkdir(exist_ok=True)
-        self._events = EventsWriter(str(folder / "events"))
-        restart = SessionLog(status=SessionLog.START)  # hides what a killed session wrote after this step
-        self._events.write_event(Event(step=step + 1, wall_time=time.time(), session_log=restart))
-        self._events.flush()  # so that closing has nothing left to write, which a full disk could refuse
+    def __init__(self, workdir: Path, step: int):
+        super().__init__(workdir / "metrics.jsonl", step)
+        self._events = None
+        if is_first():
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+            self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+        self._send(step + 1, session_log=SessionLog(status=SessionLog.START))  # hides what a killed session wrote later
 
     def write(self, record: Record) -> None:
+        super().write(record)
         for name, value in record.items():
             if name != "step":
-                self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=scalar(name, value)))
-        self._events.flush()
+                self._send(record["step"], summary=scalar(name, value))
+
+    def _send(self, step: int, **what: Any) -> None:
+        if self._events:
+            self._events.write_event(Event(step=step, wall_time=time.time(), **what))
+            self._events.flush()  # so that closing has nothing left to write, which a full disk could refuse
 
     def close(self) -> None:
-        self._events.close()
+        if self._events:
+            self._events.close()
 
 
 def read(workdir: Path) -> list[Record]:

@@ -16,7 +16,6 @@ from vgg_jax.console.progress import Progress, Stopwatch
 from vgg_jax.console.stop import stop_signals
 from vgg_jax.datasets.batches import Batch, epoch_order, make_get_batch
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.model.forward import make_forward
 from vgg_jax.runs import directory, pictures
 from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import Record
@@ -24,10 +23,10 @@ from vgg_jax.runs.run import Run
 from vgg_jax.runs.weights import start_from
 from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
-from vgg_jax.training import processes, sharding
+from vgg_jax.training import processes
 from vgg_jax.training.optim import warmup_epochs
 from vgg_jax.training.resizing import resized
-from vgg_jax.training.step import TrainState, first_images, init_state, make_recipe, make_train_chunk, zero_sums
+from vgg_jax.training.step import TrainState, first_images, init_state, make_train_chunk, zero_sums
 
 CHUNK_SECONDS = 2.0  # how long a chunk should take: the bar moves and stop signals are handled this often
 
@@ -49,15 +48,9 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path, probe: Probe | 
       RunFailed: the loss is not finite; Busy when another process is training in workdir.
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
-    train, placement = data["train"], sharding.place(config)
-    recipe = make_recipe(config, len(train.class_names), len(train))
-    forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt raised inside them.
-    with (
-        stop_signals() as stop,
-        lock(workdir),
-        Run(config, data, workdir, recipe, forward, placement) as run,
-    ):
+    with stop_signals() as stop, lock(workdir), Run(config, data, workdir) as run:
+        recipe, placement = run.recipe, run.placement
         step = max(run.checkpoints.steps(), default=0)
         summary = directory.read_summary(workdir)
         if step == recipe.total_steps and summary:
@@ -65,7 +58,7 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path, probe: Probe | 
             return summary
         directory.drop_summary(workdir)
         begin = placement.jit(functools.partial(init_state, recipe))
-        state = begin(np.uint32(config.seed), first_images(config, train))
+        state = begin(np.uint32(config.seed), first_images(config, data["train"]))
         if not step and config.train.start_from:
             state = start_from(config, workdir, state, placement)
             state = state.replace(opt_state=placement.jit(recipe.optimizer.init)(state.params))

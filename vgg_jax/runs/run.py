@@ -13,7 +13,7 @@ import numpy as np
 from vgg_jax.console.errors import RunFailed, UserError
 from vgg_jax.console.progress import Stopwatch, clock
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.model.forward import Forward, batch_for, predict
+from vgg_jax.model.forward import batch_for, make_forward, predict
 from vgg_jax.model.network import totals
 from vgg_jax.model.scores import scores
 from vgg_jax.runs import directory, origin, pictures
@@ -21,28 +21,22 @@ from vgg_jax.runs.checkpoint import Checkpoints
 from vgg_jax.runs.log import Lines, Log, Record, at_chance, protocols
 from vgg_jax.runs.tracking import Tracker
 from vgg_jax.settings.fields import Config
+from vgg_jax.training import sharding
 from vgg_jax.training.processes import is_first
-from vgg_jax.training.sharding import Placement
-from vgg_jax.training.step import Recipe, TrainState
+from vgg_jax.training.step import TrainState, make_recipe
 
 
 class Run:
     """What one run holds besides its state. Use it in a `with`: `restore`, then log and save."""
 
-    def __init__(
-        self,
-        config: Config,
-        data: dict[str, Dataset],
-        workdir: Path,
-        recipe: Recipe,
-        forward: Forward,
-        placement: Placement,
-    ):
-        self.config, self.data, self.workdir, self.recipe, self.forward = config, data, workdir, recipe, forward
+    def __init__(self, config: Config, data: dict[str, Dataset], workdir: Path):
+        train, placement = data["train"], sharding.place(config)
+        self.config, self.data, self.workdir, self.placement = config, data, workdir, placement
+        self.recipe = recipe = make_recipe(config, len(train.class_names), len(train))
+        self.forward = placement.forward(make_forward(recipe.model, train.mean, train.std))
         self.checkpoints = Checkpoints(workdir)
         batch = batch_for(max(len(data["validation"]), len(data["test"])), config.data.image_size)
         self.eval_batch = -(-batch // placement.size) * placement.size
-        self.placement = placement
         self.loss = jax.jit(lambda logits, labels: recipe.loss(logits, labels).mean())
         self.criterion = "validation_accuracy" if len(data["validation"]) else "test_accuracy"
         self.unsaved_best: tuple[int, Any] | None = None

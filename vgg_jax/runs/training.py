@@ -22,7 +22,7 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     configs.check_trains(config)
     tracking.check(config)
     given = splits is not None
-    found = load.whole(splits, config.data) if given else processes.in_turn("data", lambda: load.load(config))
+    found = splits if splits is not None else processes.in_turn("data", lambda: load.load(config))
     new = processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
     try:
         print(network.line(config, len(found["train"].class_names)))

@@ -95,7 +95,7 @@ class Model:
     bias = field(True, "convolutions and dense layers have a bias", before=True)
     logits_scale = field(1.0, "factor on the logits", low=1e-6, high=1e6, before=1.0)
     residual = field(False, "every convolution becomes a residual block of two")
-    activation = field("relu", "leaky_relu has slope 0.1", "relu", "leaky_relu", "gelu", "silu")
+    activation = field("relu", "leaky_relu has slope 0.1; gelu is its tanh form", "relu", "leaky_relu", "gelu", "silu")
     tied = field(False, "convolutions with as many outputs as inputs share one kernel for each width", before=False)
     kernel_init = field(
         "msr", "msr, he_normal: He normal by fan-out, by fan-in; with these and identity, dense kernels as pytorch",
@@ -144,7 +144,7 @@ class Optimizer:
     nesterov = field(False, "Nesterov momentum (with muon, in its sgd part)", only=_SGD)
     bias_rate = field(1.0, "factor on the learning rate of biases, BatchNorm's too", low=0, high=1e6, before=1.0)
     muon_rate = field(0.24, "peak learning rate of the convolution kernels", low=0, high=1e6, before=0.24, only=_MUON)
-    muon_momentum = field(0.6, "momentum of the convolution kernels", low=0, high=0.9999, before=0.6, only=_MUON)
+    muon_momentum = field(0.6, "Nesterov momentum of convolution kernels", low=0, high=0.9999, before=0.6, only=_MUON)
     weight_decay = field(5e-4, "not for muon's convolution kernels, whose norms are fixed; 0: none", low=0, high=1e3)
     decay = field("all", "the parameters with weight decay", "all", "kernels", only=("optimizer.weight_decay",))
     sam_radius = field(0.0, "rho of sharpness-aware steps (SAM): how far uphill; 0: off", low=0, high=1e3, before=0.0)
@@ -152,7 +152,7 @@ class Optimizer:
 
 class Schedule:
     name = field(
-        "step", "the learning-rate schedule",
+        "step", "the learning-rate schedule; one_cycle: cosine up from a 25th, then down to 0",
         "constant", "step", "milestones", "cosine", "one_cycle", "triangular",
     )  # fmt: skip
     warmup_epochs = field(
@@ -178,7 +178,7 @@ class Train:
         low=0, high=2**20, before=0,
     )  # fmt: skip
     average = field(
-        0.0, "decay per step of an exponential moving average (EMA) of the weights, evaluated in their place; 0: none",
+        0.0, "decay per step of a moving average (EMA) of weights and statistics, which is then evaluated; 0: none",
         low=0, high=0.99999, before=0.0,
     )  # fmt: skip
     epochs = field(300, "passes over the training images", low=1, high=10**6)

@@ -86,9 +86,9 @@ def _train(run: _Run) -> None:
     try:
         fit(run.config, run.splits, run.workdir)
     except jax.errors.JaxRuntimeError as error:
-        if errors.OUT_OF_MEMORY not in str(error):
+        if not (line := errors.of_the_device(error)):
             raise
-        raise RunFailed(errors.LESS_MEMORY) from None
+        raise RunFailed(line) from None
 
 
 def _prepare(jobs: Mapping[str, Sequence[Job]], check: Callable[[dict[str, Dataset]], None] | None) -> list[_Run]:

@@ -113,6 +113,7 @@ def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformat
     muon = optax.contrib.scale_by_muon(
         beta=c.muon_momentum,
         ns_steps=3,
+        nesterov=True,
         weight_dimension_numbers=lambda params: jax.tree.map(lambda _: matrix, params),
     )
     rate = optax.scale_by_learning_rate(lambda step: c.muon_rate / c.learning_rate * schedule(step))
@@ -121,12 +122,18 @@ def _muon(config: Config, schedule: optax.Schedule) -> optax.GradientTransformat
 
 def _hold_norm(update: Any, kernel: Any) -> jax.Array:
     """The update plus a rescaling of the kernel [..., O] to norm sqrt(O)."""
-    return update + kernel * (jnp.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
+    norm = jnp.maximum(jnp.linalg.norm(kernel), 1e-12)  # a kernel of zeros has no norm to hold
+    return update + kernel * (jnp.sqrt(kernel.shape[-1]) / norm - 1)
 
 
 def is_named(name: str, params: Any) -> Any:
     """A tree of bools: True for every leaf with that name, such as "kernel" or "bias" (BatchNorm's too)."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, params)
+
+    def has_name(path: tuple[Any, ...], _: Any) -> bool:
+        keys = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]  # others are in boxes or lists
+        return keys[-1:] == [name]
+
+    return jax.tree_util.tree_map_with_path(has_name, params)
 
 
 def make_loss(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:

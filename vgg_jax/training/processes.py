@@ -100,7 +100,8 @@ def _join(coordinator: str | None, count: int | None, index: int | None) -> None
     if not asked and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
         return  # the launcher started only this process: JAX would give it just one GPU
     try:
-        jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handlers for SIGTERM
+        if hasattr(jax.config, "jax_enable_preemption_service"):  # the loop has its own handlers for SIGTERM
+            jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
             coordinator,
             count,
