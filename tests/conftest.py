@@ -56,6 +56,23 @@ def no_command(monkeypatch):
     monkeypatch.setattr(errors, "_in_a_command", False)
 
 
+@pytest.fixture
+def ends(capsys):
+    """ends(main, argv, words) checks for code 2 and one error line with all the words; returns the line."""
+
+    def check(main, argv, *words, alone=True):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            errors.run(main, argv)
+        *before, line = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and line.startswith("error: ")
+        assert not (before if alone else [earlier for earlier in before if "Traceback" in earlier])
+        assert not [word for word in words if word not in line], line
+        return line
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """A small run of two epochs with its last two states saved; tests that damage it copy it first."""

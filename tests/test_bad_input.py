@@ -20,7 +20,6 @@ from PIL import Image
 from small import ROOT, SMALL, flags, write_folder
 
 from vgg_jax import cli, evaluate, main as train, predict
-from vgg_jax.console import errors
 from vgg_jax.datasets import archive, cifar, folder as folders, load as data
 from vgg_jax.runs import loop as fit
 from vgg_jax.settings import config as configs
@@ -35,23 +34,6 @@ CAT, EPS = "train/cat/0.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 3
 TURNED = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHHHIII", 8, 2, 0x112, 3, 1, 6, 0, 0x128, 2, 5, 38, 0) + b"Inch\0"
 DIVERGING = SMALL | {"model.batch_norm": "none", "optimizer.learning_rate": "1e6"}
 Ends = Callable[..., str]
-
-
-@pytest.fixture
-def ends(capsys: pytest.CaptureFixture[str]) -> Ends:
-    """ends(main, argv, words) checks for code 2 and one error line with all the words; returns the line."""
-
-    def check(main: Callable[[Sequence[str]], None], argv: Sequence[str], *words: str, alone: bool = True) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            errors.run(main, argv)
-        *before, line = capsys.readouterr().err.splitlines()
-        assert ended.value.code == 2 and line.startswith("error: ")
-        assert not (before if alone else [earlier for earlier in before if "Traceback" in earlier])
-        assert not [word for word in words if word not in line], line
-        return line
-
-    return check
 
 
 def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:

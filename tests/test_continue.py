@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from small import ROOT, SMALL, flags
-from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 import vgg_jax
@@ -88,7 +87,7 @@ def test_a_run_that_begins_with_smaller_images_cannot_be_longer():
         assert goes_on(short, longer) == (not size or part == 1)
 
 
-def test_only_a_schedule_that_does_not_know_the_end_can_be_longer(finished_run, tmp_path, ends):  # noqa: F811
+def test_only_a_schedule_that_does_not_know_the_end_can_be_longer(finished_run, tmp_path, ends):
     """quickstart's learning rate is a cosine over the run."""
     run = shutil.copytree(finished_run, tmp_path / "run")
     given = ["--config", str(ROOT / "configs" / "quickstart.py"), "--workdir", str(run)]
@@ -139,7 +138,7 @@ def test_a_head_for_other_classes_starts_anew(source, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, taken, there)
 
 
-def test_a_start_that_does_not_fit(source, tmp_path, ends):  # noqa: F811
+def test_a_start_that_does_not_fit(source, tmp_path, ends):
     def fails(words, workdir, **more):
         with pytest.raises(vgg_jax.UserError, match=words):
             train(workdir, train__epochs=1, **more)

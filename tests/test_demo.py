@@ -14,7 +14,6 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 from PIL import Image
 from small import OWN_NETWORK, free_port
-from test_bad_input import ends  # noqa: F401, a fixture
 
 import vgg_jax
 from vgg_jax import demo
@@ -220,7 +219,7 @@ def test_a_run_that_diverged_says_so(looker, run, monkeypatch, tmp_path):
     assert "had diverged" in serving.show({"a": broken}, tmp_path / "a.png")
 
 
-def test_mistakes_end_in_one_line(finished_run, tmp_path, ends, monkeypatch):  # noqa: F811
+def test_mistakes_end_in_one_line(finished_run, tmp_path, ends, monkeypatch):
     pytest.importorskip("gradio")
     run = str(finished_run)
     ends(demo.main, [str(tmp_path)], str(tmp_path))

@@ -14,7 +14,6 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 from small import ROOT, SMALL, config
-from test_bad_input import ends  # noqa: F401, a fixture
 
 import vgg_jax
 from vgg_jax import cli
@@ -227,7 +226,7 @@ def test_the_cards_command_trains_the_same_config(finished_run):
     assert "secret" not in text and "start_from=run" in text
 
 
-def test_a_network_of_ones_own_leaves_as_jax_has_it(tmp_path, ends, images):  # noqa: F811
+def test_a_network_of_ones_own_leaves_as_jax_has_it(tmp_path, ends, images):
     from jax import export
 
     own = str(ROOT / "examples" / "resnet.py")
@@ -266,7 +265,7 @@ def test_pytorch_refuses_files_that_are_no_weights(name, finished_run, tmp_path)
         network.load(folder)
 
 
-def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monkeypatch):  # noqa: F811
+def test_the_command_and_its_mistakes(finished_run, tmp_path, capsys, ends, monkeypatch):
     argv = ["export", "--workdir", str(finished_run), "--checkpoint", "best", "--to"]
     cli._dispatch([*argv, "safetensors", "--out", str(tmp_path / "out")])
     assert "README.md, config.json, model.safetensors" in capsys.readouterr().out

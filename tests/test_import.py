@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from small import ROOT, flags
-from test_bad_input import ends  # noqa: F401, a fixture
 from test_export import NETWORKS, TINY, make_run
 
 import vgg_jax
@@ -103,7 +102,7 @@ def test_export_then_import_gives_every_array_back(name, tmp_path):
         assert again._facts["fingerprint"] == first._facts["fingerprint"]
 
 
-def test_a_network_of_ones_own_comes_back(tmp_path, ends, monkeypatch, capsys):  # noqa: F811
+def test_a_network_of_ones_own_comes_back(tmp_path, ends, monkeypatch, capsys):
     own = str(ROOT / "examples" / "resnet.py")
     first = vgg_jax.load(make_run(tmp_path / "run", "../examples/resnet"), config=own)
     folder = first.export("safetensors")
@@ -132,7 +131,7 @@ def saved(file, arrays):
     return file
 
 
-def test_the_commands_work_on_imported_weights(arrays, tmp_path, capsys, ends):  # noqa: F811
+def test_the_commands_work_on_imported_weights(arrays, tmp_path, capsys, ends):
     file, run = saved(tmp_path / "weights.safetensors", arrays), tmp_path / "run"
     fields = flags(FIELDS | HEADS["chenyaofo"][1])
     cli._dispatch(
@@ -242,7 +241,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_one_line_and_nothing_is_written(name, arrays, tmp_path, ends):  # noqa: F811
+def test_a_broken_file_is_one_line_and_nothing_is_written(name, arrays, tmp_path, ends):
     make, words = BROKEN[name]
     if name.endswith((".pt", ".bin")):
         pytest.importorskip("torch")
@@ -253,7 +252,7 @@ def test_a_broken_file_is_one_line_and_nothing_is_written(name, arrays, tmp_path
     assert all(any(word in line for word in either.split("|")) for either in words), line
 
 
-def refused(source, tmp_path, ends, *more):  # noqa: F811
+def refused(source, tmp_path, ends, *more):
     recipe, fields = HEADS["chenyaofo"]
     argv = ["import", str(source), "--workdir", str(tmp_path / "deep" / "run"), "--config", recipe]
     line = ends(cli._dispatch, [*argv, *flags(FIELDS | fields), *more], str(source))
@@ -261,7 +260,7 @@ def refused(source, tmp_path, ends, *more):  # noqa: F811
     return line
 
 
-def test_broken_pytorch_files(arrays, tmp_path, ends):  # noqa: F811
+def test_broken_pytorch_files(arrays, tmp_path, ends):
     torch = pytest.importorskip("torch")
     state = {name: torch.tensor(array) for name, array in arrays.items()}
 
@@ -283,7 +282,7 @@ def test_broken_pytorch_files(arrays, tmp_path, ends):  # noqa: F811
     assert "no whole PyTorch file" in refused(file, tmp_path, ends)
 
 
-def test_broken_folders(arrays, tmp_path, ends):  # noqa: F811
+def test_broken_folders(arrays, tmp_path, ends):
     folder = tmp_path / "folder"
     folder.mkdir()
     assert "is a folder without model.safetensors" in refused(folder, tmp_path, ends)

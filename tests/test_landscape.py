@@ -13,7 +13,6 @@ import pytest
 import scipy.stats
 from matplotlib.figure import Figure
 from small import OWN_NETWORK, SMALL, config, dataset, flags, touch
-from test_bad_input import ends  # noqa: F401, a fixture
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import epoch_order, make_get_batch, normalise
@@ -63,8 +62,12 @@ def quadratic(eigenvalues, seed=0):
 
 
 def probed(objective, params):
-    found = jax.jit(lambda p: probe.along_gradient(objective, p, jnp.array(SIZES, jnp.float32)))(params)
-    return {k: np.asarray(v) for k, v in found.items()}
+    def along_gradient(params):
+        down = [lambda g: [jax.tree.map(jnp.negative, g)], [jnp.array(SIZES, jnp.float32)]]
+        here, (there,) = probe.along(objective, params, *down)
+        return here | there
+
+    return jax.device_get(jax.jit(along_gradient)(params))
 
 
 def test_along_the_gradient_of_a_quadratic():
@@ -543,7 +546,7 @@ def modified(folder):
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
 
 
-def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):  # noqa: F811
+def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path), *flags(TINY)]
     numbers = measures.numbers
 
@@ -640,7 +643,7 @@ def a_seed_trained_again(run, folder, monkeypatch, capsys):
         assert near["end_stored_loss"][1] != old["end_stored_loss"][1]
 
 
-def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
+def test_a_study_of_a_network_of_ones_own(tmp_path, ends):
     mine, workdir = tmp_path / "mine.py", tmp_path / "run"
     mine.write_text(OWN_NETWORK)
     run = ["--config", str(mine), "--workdir", str(workdir), *flags(TINY), "--config.landscape.seeds=1"]
@@ -665,7 +668,7 @@ def test_a_study_of_a_network_of_ones_own(tmp_path, ends):  # noqa: F811
     (["train.micro_batch=64"], "train.micro_batch=0"), (["train.average=0.9"], "train.average=0"),
     (["model.dtype=bfloat16"], "model.dtype=float32"), (["train.start_from=run"], "train.start_from="),
 ])  # fmt: skip
-def test_what_the_study_cannot_measure_is_refused(fields, needs, tmp_path, ends):  # noqa: F811
+def test_what_the_study_cannot_measure_is_refused(fields, needs, tmp_path, ends):
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run")]
     run += [f"--config.{field}" for field in fields]
     ends(landscape.main, run, f"error: the study cannot measure this rightly; it needs {needs}")
@@ -677,7 +680,7 @@ def test_what_the_study_cannot_measure_is_refused(fields, needs, tmp_path, ends)
     ("landscape.images=33", "images is more than half of the 64 training images"),
     ("train.batch_size=128", "config.train.batch_size=128 is larger than the 64 training images"),
 ])  # fmt: skip
-def test_a_study_that_its_data_are_too_few_for_is_refused(field, words, tmp_path, ends):  # noqa: F811
+def test_a_study_that_its_data_are_too_few_for_is_refused(field, words, tmp_path, ends):
     run = ["--config", "configs/landscape_quick.py", "--workdir", str(tmp_path / "run"), *flags(TINY)]
     ends(landscape.main, [*run, f"--config.{field}"], words)
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,6 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 from small import PYTHONPATH, QUICK, ROOT, SMALL, flags, write_folder
-from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, interrupt, saved_steps, without_timing
 
 import vgg_jax
@@ -246,7 +245,7 @@ def test_a_network_of_ones_own_with_smaller_images(tmp_path):
         network.check(vgg_jax.config(str(flat), fields), 10)
 
 
-def test_a_network_of_ones_own_is_killed_goes_on_and_is_used(tmp_path, capsys, ends):  # noqa: F811
+def test_a_network_of_ones_own_is_killed_goes_on_and_is_used(tmp_path, capsys, ends):
     """The example, uninterrupted and killed and resumed: the same bits; a run directory never runs its file."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     given = ["--config", RESNET, *flags({k: str(v) for k, v in SHORT.items()})]
@@ -282,7 +281,7 @@ def test_a_changed_file_is_said(tmp_path, capsys):
     assert f"mine.py has changed since the run in {tmp_path / 'run'} began with it" in capsys.readouterr().err
 
 
-def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
+def test_data_of_ones_own(tmp_path, ends, capsys):
     digits, file = vgg_jax.data("digits"), tmp_path / "my.npz"
     arrays = {f"{s}_{kind}": getattr(digits[s], kind)[:200] for s in ("train", "test") for kind in ("images", "labels")}
     np.savez(file, **arrays)
@@ -320,7 +319,7 @@ def test_data_of_ones_own(tmp_path, ends, capsys):  # noqa: F811
     ("def get_model(config, n):\n    return 3\n", "get_model returns int, not a flax.linen.Module"),
     ("def get_data(config):\n    return {'train': ([1], [1])}\n", "get_data"),
 ])  # fmt: skip
-def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):  # noqa: F811
+def test_what_is_not_a_network_and_not_data(text, words, tmp_path, ends):
     (tmp_path / "mine.py").write_text(f"from configs.quickstart import get_config\n{text}")
     ends(main.main, ["--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")], words)
 

@@ -67,20 +67,23 @@ def run(steps=3, **fields):
     return params
 
 
+@pytest.mark.parametrize("name", ["sgd", "sgdw"])
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("decay", ["all", "kernels"])
-def test_sgd_is_pytorchs(nesterov, decay):
+def test_sgd_is_pytorchs_and_sgdw_decays_apart_from_the_gradient(name, nesterov, decay):
     """b = m b + (g + wd w); w -= lr (g + wd w + m b) with Nesterov, else lr b."""
-    params = run(optimizer__nesterov=nesterov, optimizer__decay=decay, optimizer__weight_decay=0.05)
+    fields = {"optimizer__name": name, "optimizer__nesterov": nesterov, "optimizer__decay": decay}
+    params = run(optimizer__weight_decay=0.05, **fields)
     for group, leaves in PARAMS.items():
-        for name, leaf in leaves.items():
-            w, g, b = np.asarray(leaf), np.asarray(GRADS[group][name]), 0.0
-            wd = 0.05 if decay == "all" or name == "kernel" else 0.0
+        for leaf_name, leaf in leaves.items():
+            w, g, b = np.asarray(leaf), np.asarray(GRADS[group][leaf_name]), 0.0
+            wd = 0.05 if decay == "all" or leaf_name == "kernel" else 0.0
             for _ in range(3):
-                d = g + wd * w
+                d = g + (wd * w if name == "sgd" else 0)
                 b = 0.9 * b + d
-                w = w - 0.1 * (d + 0.9 * b if nesterov else b)
-            np.testing.assert_allclose(params[group][name], w, rtol=1e-5)
+                step = d + 0.9 * b if nesterov else b
+                w = w - 0.1 * (step + (wd * w if name == "sgdw" else 0))
+            np.testing.assert_allclose(params[group][leaf_name], w, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
@@ -128,45 +131,9 @@ def test_bias_rate_multiplies_the_step_of_biases_alone(name):
     np.testing.assert_array_equal(many["bn"]["scale"], one["bn"]["scale"])
 
 
-def test_sgdw_decays_apart_from_the_gradient():
-    decay = 0.01
-    c = config(optimizer__name="sgdw", optimizer__weight_decay=decay, optimizer__learning_rate=0.5)
-    optimizer = make_optimizer(c, make_schedule(c, 10))
-    state, params, momentum = optimizer.init(PARAMS), PARAMS, 0.0
-    for _ in range(3):
-        updates, state = optimizer.update(GRADS, state, params)
-        momentum = 0.9 * momentum + GRADS["conv"]["bias"]
-        np.testing.assert_allclose(
-            updates["conv"]["bias"], -0.5 * (momentum + decay * params["conv"]["bias"]), rtol=1e-5
-        )
-        params = jax.tree.map(jnp.add, params, updates)
-
-
 def first_update(c, params=PARAMS, grads=GRADS):
     optimizer = make_optimizer(c, make_schedule(c, 10))
     return optimizer.update(grads, optimizer.init(params), params)[0]
-
-
-def test_muon_follows_the_schedule_and_its_kernels_do_not_decay():
-    kernel, *gradients = jax.random.normal(jax.random.key(1), (4, 3, 3, 4, 8))
-    turns = {}
-    for decay, momentum in ((0, 0.6), (0.05, 0.6), (0, 0.9)):
-        c = config(
-            optimizer__name="muon", optimizer__muon_rate=0.25, optimizer__muon_momentum=momentum,
-            optimizer__weight_decay=decay, schedule__name="triangular", schedule__peak=0.0, train__epochs=1,
-        )  # fmt: skip
-        optimizer, params = make_optimizer(c, make_schedule(c, 4)), {"conv": {"kernel": kernel}}
-        state, turns[decay, momentum] = optimizer.init(params), []
-        for gradient in gradients:
-            updates, state = optimizer.update({"conv": {"kernel": gradient}}, state, params)
-            held = params["conv"]["kernel"] * np.sqrt(8) / jnp.linalg.norm(params["conv"]["kernel"])
-            params = jax.tree.map(jnp.add, params, updates)
-            turns[decay, momentum].append((params["conv"]["kernel"] - held).reshape(36, 8))
-    np.testing.assert_array_equal(turns[0, 0.6], turns[0.05, 0.6])
-    assert not np.allclose(turns[0, 0.6], turns[0, 0.9], atol=1e-3)
-    for turn, rate in zip(turns[0, 0.6], 0.25 * np.array([1, 0.75, 0.5])):
-        singular = np.linalg.svd(turn / rate)[1]
-        assert singular.min() > 0.5 and singular.max() < 1.3
 
 
 def test_a_kernel_of_zeros_stays_finite_under_muon():
@@ -181,22 +148,6 @@ def test_parameters_have_names_in_boxes_and_lists_too():
     box = nn.Partitioned(jnp.ones(2), (None,))
     tree = {"conv": {"kernel": box, "bias": box}, "kernel": [jnp.ones(2)]}
     assert jax.tree.leaves(is_named("kernel", tree)) == [False, True, True]
-
-
-def test_muon_turns_kernels_by_an_orthogonal_matrix_and_holds_their_norm():
-    kernel, gradient = jax.random.normal(jax.random.key(0), (2, 3, 3, 4, 8))
-    params = PARAMS | {"conv3": {"kernel": kernel}}
-    grads = GRADS | {"conv3": {"kernel": gradient}}
-    c = config(optimizer__name="muon", optimizer__muon_rate=0.25, optimizer__weight_decay=0)
-    updates = first_update(c, params, grads)
-    held = kernel * np.sqrt(8) / jnp.linalg.norm(kernel)
-    turn = (kernel + updates["conv3"]["kernel"] - held).reshape(36, 8) / -0.25
-    singular = np.linalg.svd(turn)[1]
-    assert singular.min() > 0.5 and singular.max() < 1.3  # three Newton-Schulz steps come this close to 1
-    flat = gradient.reshape(36, 8)
-    assert np.vdot(turn, flat) > 0.9 * np.linalg.svd(flat)[1].sum() * singular.mean()  # the closest one to the gradient
-    same = first_update(config(optimizer__weight_decay=0))
-    np.testing.assert_allclose(updates["conv"]["kernel"], same["conv"]["kernel"])  # two axes: trained by SGD
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -241,16 +192,26 @@ def orthogonal(matrix, steps=3):
 
 
 def test_muon_against_numpy():
-    """Nesterov momentum with bias correction, orthogonalised; every kernel keeps the norm sqrt(outputs)."""
+    """Nesterov momentum with bias correction, orthogonalised; every kernel keeps the norm sqrt(outputs).
+
+    Kernels follow the schedule and do not decay; what is no convolution is trained by SGD.
+    """
     kernel, *gradients = np.asarray(jax.random.normal(jax.random.key(1), (4, 3, 3, 4, 8)), np.float64)
     muon = {"optimizer__name": "muon", "optimizer__muon_rate": 0.25, "optimizer__muon_momentum": 0.6}
-    c = config(optimizer__weight_decay=0.05, schedule__name="constant", **muon)
-    optimizer, params = make_optimizer(c, make_schedule(c, 4)), {"conv": {"kernel": jnp.float32(kernel)}}
+    falling = {"schedule__name": "triangular", "schedule__peak": 0.0, "train__epochs": 1}
+    c = config(optimizer__weight_decay=0.05, **falling, **muon)
+    optimizer, params = make_optimizer(c, make_schedule(c, 4)), PARAMS | {"conv3": {"kernel": jnp.float32(kernel)}}
     state, w, m = optimizer.init(params), kernel.reshape(36, 8), 0
-    for t, gradient in enumerate(gradients, 1):
-        updates, state = optimizer.update({"conv": {"kernel": jnp.float32(gradient)}}, state, params)
+    for t, (gradient, share) in enumerate(zip(gradients, (1, 0.75, 0.5)), 1):
+        grads = GRADS | {"conv3": {"kernel": jnp.float32(gradient)}}
+        updates, state = optimizer.update(grads, state, params)
+        if t == 1:
+            by_sgd = first_update(config(optimizer__weight_decay=0.05, **falling))
+            jax.tree.map(np.testing.assert_allclose, {group: updates[group] for group in PARAMS}, by_sgd)
         params, g = jax.tree.map(jnp.add, params, updates), gradient.reshape(36, 8)
         m = 0.6 * m + 0.4 * g
-        ahead = 0.6 * m / (1 - 0.6 ** (t + 1)) + 0.4 * g / (1 - 0.6**t)
-        w = w * np.sqrt(8) / np.linalg.norm(w) - 0.25 * orthogonal(ahead)
-        np.testing.assert_allclose(params["conv"]["kernel"].reshape(36, 8), w, atol=1e-4)
+        ahead = orthogonal(0.6 * m / (1 - 0.6 ** (t + 1)) + 0.4 * g / (1 - 0.6**t))
+        singular = np.linalg.svd(ahead)[1]
+        assert singular.min() > 0.5 and singular.max() < 1.3  # three Newton-Schulz steps come this close to 1
+        w = w * np.sqrt(8) / np.linalg.norm(w) - 0.25 * share * ahead
+        np.testing.assert_allclose(params["conv3"]["kernel"].reshape(36, 8), w, atol=1e-4)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import ROOT, SMALL, dataset, flags
-from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 import vgg_jax
@@ -68,7 +67,7 @@ def test_an_optimizer_that_keeps_the_parameters_begins_with_those_of_start_from(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), run.variables["params"], source)
 
 
-def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path, monkeypatch, ends):  # noqa: F811
+def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path, monkeypatch, ends):
     record = json.loads((trained / "config.json").read_text())["code"]
     assert {name for name, its in record.items() if its is True} == {"schedule", "optimizer", "loss", "augment"}
     evaluate.main(["--workdir", str(trained)])  # the network and the data are ours: no file is needed
@@ -107,7 +106,7 @@ def test_a_run_records_them_goes_on_with_them_and_not_without(trained, tmp_path,
         ("get_schedule", "config, steps"), ("get_optimizer", "config, schedule"), ("get_loss", "config"),
         ("get_augment", "config"))),
 ])  # fmt: skip
-def test_what_cannot_work_is_named_before_training(text, words, tmp_path, ends):  # noqa: F811
+def test_what_cannot_work_is_named_before_training(text, words, tmp_path, ends):
     (tmp_path / "mine.py").write_text(QUICKSTART + text)
     ends(main.main, ["--config", str(tmp_path / "mine.py"), *flags(SMALL), "--workdir", str(tmp_path / "run")], words)
     assert not (tmp_path / "run").exists()
@@ -121,7 +120,7 @@ def test_a_misspelt_name_is_hinted_at(tmp_path, capsys):
     assert capsys.readouterr().err == "mine.py: nothing calls get_optimiser; did you mean get_optimizer?\n"
 
 
-def test_the_study_refuses_them(tmp_path, ends):  # noqa: F811
+def test_the_study_refuses_them(tmp_path, ends):
     (tmp_path / "mine.py").write_text(
         QUICKSTART.replace("quickstart", "landscape_quick") + "def get_loss(config):\n    pass\n"
     )

@@ -12,7 +12,6 @@ import pages
 import pytest
 from pages import EVIL, change, copy
 from small import ROOT
-from test_bad_input import ends  # noqa: F401, a fixture
 
 import vgg_jax
 from vgg_jax import write_report
@@ -409,7 +408,7 @@ def test_the_command_makes_the_same_config(name, fields):
     assert configs.flatten(configs.load(given.config, overrides)) == configs.flatten(config)
 
 
-def test_mistakes_end_in_one_line(run, tmp_path, ends, monkeypatch):  # noqa: F811
+def test_mistakes_end_in_one_line(run, tmp_path, ends, monkeypatch):
     out = ["--out", str(tmp_path / "r.html")]
     ends(write_report.main, [str(tmp_path / "nothing"), *out], "is not there; give the directory of a run")
     ends(write_report.main, [str(run / "config.json"), *out], "is a file; give the directory")

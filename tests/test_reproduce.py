@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 from small import OWN_NETWORK, PYTHONPATH, QUICK, ROOT, SMALL, flags
-from test_bad_input import ends  # noqa: F401, a fixture
 from test_resume import contents, without_timing
 
 import vgg_jax
@@ -91,7 +90,7 @@ def test_a_table_that_is_cut_off_ends_as_it_would_have(done, tmp_path, monkeypat
         assert_same_run(tmp_path / f"runs/vgg_light/seed{seed}", done / f"runs/vgg_light/seed{seed}")
 
 
-def test_a_run_in_another_process_is_left_to_it(tmp_path, capsys, ends):  # noqa: F811
+def test_a_run_in_another_process_is_left_to_it(tmp_path, capsys, ends):
     """It is no error, and the other runs are trained; but a process with another config is told at once."""
     held, other = (tmp_path / f"runs/vgg_light/seed{seed}" for seed in (0, 1))
     held.mkdir(parents=True)
@@ -226,7 +225,7 @@ def test_mean_and_deviation():
     ("RESOURCE_EXHAUSTED: out of memory", "the device has not enough memory", "micro_batch"),
     ("FAILED_PRECONDITION: DNN library initialization failed. Look", "cuDNN does not start", "PREALLOCATE=false"),
 ])  # fmt: skip
-def test_an_error_of_the_device_in_one_run_costs_no_other(said, line, remedy, tmp_path, monkeypatch, ends):  # noqa: F811
+def test_an_error_of_the_device_in_one_run_costs_no_other(said, line, remedy, tmp_path, monkeypatch, ends):
     fit = Mock(side_effect=jax.errors.JaxRuntimeError(said))
     monkeypatch.setattr(train, "fit", fit)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=1)
@@ -257,7 +256,7 @@ def test_a_run_that_trains_again_is_not_finished(done, tmp_path, monkeypatch):
     assert "| VGG_Light" in tables.markdown(tables.collect("project2", TABLES["project2"], tmp_path / "runs"))
 
 
-def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  # noqa: F811
+def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):
     """And the first seeds of all rows come before the second ones."""
     trained = []
 
@@ -274,7 +273,7 @@ def test_a_run_that_diverges_costs_no_other_run(tmp_path, monkeypatch, ends):  #
     ]  # fmt: skip
 
 
-def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):  # noqa: F811
+def test_a_full_disk_ends_the_table_at_once(tmp_path, monkeypatch, ends):
     fit = Mock(side_effect=UserError("cannot save: No space left on device"))
     monkeypatch.setattr(train, "fit", fit)
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd")
@@ -353,7 +352,7 @@ def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
     (["project2", "--seeds", "0"], "--seeds takes 1 to 1000, not 0"),
     (["project2", "--config.train.epoch=1"], "did you mean train.epochs?"),
 ])  # fmt: skip
-def test_mistakes(case, ends, tmp_path):  # noqa: F811
+def test_mistakes(case, ends, tmp_path):
     argv, *words = case
     ends(reproduce.main, [*argv, "--workdir", str(tmp_path)], *words)
 

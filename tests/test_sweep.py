@@ -4,7 +4,6 @@ import json
 
 import pytest
 from small import SMALL, flags
-from test_bad_input import ends  # noqa: F401, a fixture
 
 from vgg_jax import cli, sweep
 from vgg_jax.console.errors import UserError
@@ -84,7 +83,7 @@ def get_data(config):
 """
 
 
-def test_a_sweep_of_ones_own_data(recipe, ends):  # noqa: F811
+def test_a_sweep_of_ones_own_data(recipe, ends):
     """Their own split is held out, whatever config.data says."""
     folder = recipe.parent / "runs"
     own = {"data__validation_size": "40", "data__train_size": "0", "train__epochs": "1"}
@@ -96,7 +95,7 @@ def test_a_sweep_of_ones_own_data(recipe, ends):  # noqa: F811
     assert [row["held_out_images"] for row in json.loads((folder / "sweep.json").read_text())["rows"]] == [24] * 3
 
 
-def test_what_a_sweep_refuses(recipe, ends):  # noqa: F811
+def test_what_a_sweep_refuses(recipe, ends):
     assert cli.VERBS["sweep"][0] == "vgg_jax.sweep"
     ends(sweep.main, given(recipe, data__validation_size="0"), "chooses on held-out images", "data.validation_size")
     ends(sweep.main, given(recipe, "--seeds", "0"), "--seeds takes 1 to 1000, not 0")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,7 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
             "held_out_accuracy": [records[-1]["validation_accuracy"] for _, _, records in finished],
             "seconds": [records[-1]["seconds"] for _, _, records in finished],
         })  # fmt: skip
-    return sorted(rows, key=lambda row: -_mean(row["held_out_accuracy"]))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else -1.0
+    return sorted(rows, key=lambda row: -statistics.mean(row["held_out_accuracy"] or [-1.0]))
 
 
 def markdown(rows: Rows) -> str:
@@ -86,7 +83,12 @@ def markdown(rows: Rows) -> str:
         if found and found.low is not None and found.high is not None:
             spread = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
             ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
-            cells[1:] = [f"{100 * found.mean:.2f}{spread}", ends, str(found.n), f"{_mean(row['seconds']):,.0f}"]
+            cells[1:] = [
+                f"{100 * found.mean:.2f}{spread}",
+                ends,
+                str(found.n),
+                f"{statistics.mean(row['seconds']):,.0f}",
+            ]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join([*lines, "", NOTE])
 
