@@ -1,5 +1,6 @@
 # The README's two commands: each makes the environment that it needs, only from this project's files.
 PYTHON ?= python3
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11: rm -rf venv; make PYTHON=python3.12")
 
 .PHONY: install quickstart test test-all check lock
 
@@ -32,8 +33,9 @@ lock: venv/installed
 	venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev setup.cfg -o requirements.lock
 
 venv/installed: setup.cfg pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv --clear venv
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	$(PYTHON) -m venv venv
+	@venv/bin/python -c '$(NEW_ENOUGH)'
 	venv/bin/python -m pip install -q --upgrade pip
 	venv/bin/python -m pip install -q -r requirements.lock
 	venv/bin/python -m pip install -q --no-deps -e .

@@ -211,7 +211,5 @@ def test_muon_against_numpy():
         params, g = jax.tree.map(jnp.add, params, updates), gradient.reshape(36, 8)
         m = 0.6 * m + 0.4 * g
         ahead = orthogonal(0.6 * m / (1 - 0.6 ** (t + 1)) + 0.4 * g / (1 - 0.6**t))
-        singular = np.linalg.svd(ahead)[1]
-        assert singular.min() > 0.5 and singular.max() < 1.3  # three Newton-Schulz steps come this close to 1
         w = w * np.sqrt(8) / np.linalg.norm(w) - 0.25 * share * ahead
         np.testing.assert_allclose(params["conv3"]["kernel"].reshape(36, 8), w, atol=1e-4)

@@ -1,6 +1,6 @@
 """Score a run's checkpoint on the data set that its config names.
 
-python -m vgg_jax.evaluate [--workdir RUN] [--checkpoint best|latest] [--split test] [--tta flip]
+python -m vgg_jax.evaluate [--workdir RUN] [--checkpoint best|latest] [--split test] [--tta flip] [--out DIR]
 """
 
 import os
@@ -35,8 +35,10 @@ def main(argv: Sequence[str]) -> None:
     if given.calibrate:
         run.calibrate()
     folder = given.out or (given.workdir and given.workdir / "evaluation")  # of the shipped network nothing is written
-    if folder and not given.out and not os.access(given.workdir, os.W_OK):
-        print(f"{given.workdir} cannot be written to; --out=DIR would keep pictures and JSON", file=sys.stderr)
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)  # refused before any work, if it is
+    elif folder and not os.access(folder if folder.exists() else given.workdir, os.W_OK):
+        print(f"{folder} cannot be written to; --out=DIR would keep pictures and JSON", file=sys.stderr)
         folder = None
     print(report.text(run.evaluate(given.split, given.tta, out=folder)))
     if folder:

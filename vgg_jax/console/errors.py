@@ -23,7 +23,7 @@ _OF_A_PATH = (
     None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG,
 )  # fmt: skip
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in XLA's message
-# Parts of XLA's messages, and what helps. JAX takes three quarters of a GPU, so that a second process has the rest.
+# Parts of XLA's messages, and what helps. JAX takes three quarters of a GPU; a second process finds only the rest.
 _SHARED = "XLA_PYTHON_CLIENT_PREALLOCATE=false for each process, if several share the GPU"
 _OF_A_DEVICE = {
     OUT_OF_MEMORY: "the device has not enough memory; what helps: in training, a smaller --config.train.micro_batch or "

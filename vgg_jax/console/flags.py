@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,14 +17,8 @@ OF_A_RUN: dict[str, dict[str, Any]] = {
 
 
 def path(text: str) -> Path:
-    """The path that a user typed, with ~ as the home directory.
-
-    Raises: UserError where it is not known, lest a folder named ~ be made here.
-    """
-    expanded = os.path.expanduser(text)
-    if re.match("~(/|$)", expanded):
-        raise UserError(f"the home directory of {text} is not known; set HOME, or give the whole path")
-    return Path(expanded)
+    """The path that a user typed, with ~ as the home directory, or the temporary one for a user without a home."""
+    return Path(re.sub("^~(?=/|$)", tempfile.gettempdir(), os.path.expanduser(text)))
 
 
 class _Parser(argparse.ArgumentParser):

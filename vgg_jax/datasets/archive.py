@@ -89,7 +89,7 @@ def download(name: str, root: Path) -> Path:
                 raise OSError(f"what {_URL} sends is not the archive")
             partial.replace(target)
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno in _CANNOT_WRITE:
             raise UserError(
                 f"cannot download {name} to {root} ({error.strerror}); give another folder: --config.data.data_dir=DIR"
             ) from None

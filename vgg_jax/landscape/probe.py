@@ -51,6 +51,12 @@ def along(
     ]
 
 
+def along_gradient(objective: Callable[[Any], jax.Array], params: Any, step_sizes: jax.Array) -> dict[str, jax.Array]:
+    """`along` -g alone: the scalars loss and gradient_norm, losses [E], distances [E]. Lesson 3 uses it."""
+    here, (there,) = along(objective, params, lambda g: [jax.tree.map(jnp.negative, g)], [step_sizes])
+    return here | {key: there[key] for key in ("losses", "distances")}
+
+
 def smoothness(distances: np.ndarray, length: np.ndarray, step_sizes: Any) -> np.ndarray:
     """Effective beta-smoothness: max over step sizes of ||g - grad L(w + e m)|| / ||e m||. [..., E], [...] -> [...]
 

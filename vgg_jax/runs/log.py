@@ -48,17 +48,18 @@ class Log(Lines):
         if is_first():
             (workdir / "tensorboard").mkdir(exist_ok=True)
             self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
-        self._send(step + 1, session_log=SessionLog(status=SessionLog.START))  # hides what a killed session wrote later
+        start = SessionLog(status=SessionLog.START)  # hides what a killed session wrote later
+        self._send(Event(step=step + 1, wall_time=time.time(), session_log=start))
 
     def write(self, record: Record) -> None:
         super().write(record)
-        for name, value in record.items():
-            if name != "step":
-                self._send(record["step"], summary=scalar(name, value))
+        scalars = [scalar(name, value) for name, value in record.items() if name != "step"]
+        self._send(*(Event(step=record["step"], wall_time=time.time(), summary=one) for one in scalars))
 
-    def _send(self, step: int, **what: Any) -> None:
+    def _send(self, *events: Event) -> None:
         if self._events:
-            self._events.write_event(Event(step=step, wall_time=time.time(), **what))
+            for event in events:
+                self._events.write_event(event)
             self._events.flush()  # so that closing has nothing left to write, which a full disk could refuse
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ class Optimizer:
 
 class Schedule:
     name = field(
-        "step", "the learning-rate schedule; one_cycle: cosine up from a 25th, then down to 0",
+        "step", "the learning-rate schedule; one_cycle: cosine up from a 25th, then down to about 0",
         "constant", "step", "milestones", "cosine", "one_cycle", "triangular",
     )  # fmt: skip
     warmup_epochs = field(
