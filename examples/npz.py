@@ -9,14 +9,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.quickstart import get_config as quickstart_config
+from vgg_jax import Dataset, data
 
-Arrays = tuple[np.ndarray, np.ndarray]
 
-
-def get_data(config: ConfigDict) -> dict[str, Arrays]:
-    """Images uint8 [N, H, W, 3]; labels [N], whole numbers from 0."""
+def get_data(config: ConfigDict) -> dict[str, Dataset]:
+    """Images uint8 [N, H, W, 3]; labels [N], whole numbers from 0. Some training images are held out."""
     with np.load(config.own.file) as arrays:
-        return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")}
+        splits = {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")}
+    return data(**splits, validation_size=config.data.validation_size)
 
 
 def get_config() -> ConfigDict:

@@ -43,6 +43,9 @@ def argv(workdir: Path, fields: dict[str, str], **more: Any) -> list[str]:
 
 @pytest.mark.parametrize("case", [
     ("--config.train.epoch=3", "no config field train.epoch; did you mean train.epochs?"),
+    ("--config.train.lr=3", "no config field train.lr; did you mean optimizer.learning_rate?"),
+    ("--config.optimizer.wd=3", "did you mean optimizer.weight_decay?"),
+    ("--config.model.bn=none", "did you mean model.batch_norm?"), ("--config.train.ema=1", "did you mean train.average?"),
     ("--config.train=3", "config.train is a group", "e.g. --config.train."),
     ("--config.model.stages=F", "config.model.stages cannot be 'F'", "one of A, B, D, E, light, speed"),
     ("--config.optimizer.name=sdg", "config.optimizer.name cannot be 'sdg'", "did you mean sgd?"),

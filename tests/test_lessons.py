@@ -1,5 +1,7 @@
 """The lessons are committed with their pictures, and run from an empty folder."""
 
+import ast
+import importlib
 import os
 
 import nbformat
@@ -28,6 +30,16 @@ def test_a_lesson_is_committed_as_it_ran(file):
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert not any(output.output_type == "error" for output in outputs)
     assert str(ROOT) not in file.read_text() and "/tmp/" not in file.read_text() and file.stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("file", LESSONS, ids=lambda file: file.stem)
+def test_what_a_lesson_imports_is_there(file):
+    nodes = [node for cell in code_cells(file) for node in ast.walk(ast.parse(cell.source))]
+    taken = [(node.module, name.name) for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names]
+    ours = [(module, name) for module, name in taken if module.split(".")[0] == "vgg_jax"]
+    assert ours or any(isinstance(node, ast.Import) and node.names[0].name == "vgg_jax" for node in nodes)
+    for module, name in ours:
+        assert hasattr(importlib.import_module(module), name) or importlib.import_module(f"{module}.{name}"), name
 
 
 @pytest.mark.skipif(not ALL, reason="make test-all runs them")

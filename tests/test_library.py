@@ -20,7 +20,10 @@ from test_resume import contents, interrupt, saved_steps, without_timing
 
 import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
+from vgg_jax.datasets import load
 from vgg_jax.model import network
+from vgg_jax.model.forward import make_forward, predict as forward_all
+from vgg_jax.model.scores import scores
 from vgg_jax.runs import pictures
 from vgg_jax.settings import code, config as configs
 
@@ -122,6 +125,35 @@ def test_predictions_are_probabilities_of_arrays_and_files_alike(run, tmp_path):
             run.predict(wrong)
 
 
+def test_logits_and_features_are_what_the_network_computes(run):
+    images = vgg_jax.data("digits")["test"].images[:9]
+    logits, features = run.logits(images), run.features(images)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), run.predict(images), rtol=1e-4)
+    last = run.variables["params"]["logits"]
+    assert features.shape == (9, len(last["kernel"])) and features.dtype == np.float32
+    np.testing.assert_allclose(features @ last["kernel"] + last["bias"], logits, atol=1e-5)
+    with pytest.raises(vgg_jax.UserError, match="takes one or more uint8 images"):
+        run.features(images / 255)
+
+
+def test_a_callback_adds_to_the_records_and_sees_what_was_evaluated(tmp_path):
+    splits, seen = vgg_jax.data("digits", validation_size=10, train_size=80), []
+
+    def norm(record, variables):
+        seen.append(record["epoch"])
+        forward = make_forward(network.make_model(config, 10), splits["test"].mean, splits["test"].std)
+        logits = forward_all(forward, variables, splits["test"].images)
+        return {"again": scores(logits, splits["test"].labels)["accuracy"]} if record["epoch"] > 1 else None
+
+    config = small(train__epochs=3, data__train_size=80, data__validation_size=10)
+    run = vgg_jax.train(config, tmp_path / "run", callback=norm)
+    assert seen == [1, 2, 3] and "again" not in run.metrics[0]
+    assert [r["again"] for r in run.metrics[1:]] == [r["test_accuracy"] for r in run.metrics[1:]]
+    for number, wrong in enumerate(({"epoch": 1.0}, {"x": float("nan")}, {"x": "1"})):
+        with pytest.raises(vgg_jax.UserError, match="the callback's .* is taken, or no finite number"):
+            vgg_jax.train(config, tmp_path / str(number), callback=lambda *_, wrong=wrong: wrong)
+
+
 def test_a_report_writes_only_where_it_is_told_to(run, tmp_path):
     before = sorted(run.workdir.rglob("*"))
     report = run.evaluate("test", tta="flip")
@@ -131,6 +163,12 @@ def test_a_report_writes_only_where_it_is_told_to(run, tmp_path):
     assert (tmp_path / "there" / "latest_validation.json").exists()
     given = run.evaluate(vgg_jax.data("digits")["test"])
     assert given["accuracy"] == report["accuracy"] and given["split"] == "given"
+    test = vgg_jax.data("digits")["test"]
+    assert run.evaluate((test.images, test.labels))["confusion"] == report["confusion"]
+    with pytest.raises(vgg_jax.UserError, match="labels must lie in 0 to 9"):
+        run.evaluate((test.images, test.labels + 1))
+    with pytest.raises(vgg_jax.UserError, match="the data to evaluate must be two arrays"):
+        run.evaluate(test.images)
 
 
 def test_no_run_directory(run):
@@ -190,9 +228,32 @@ def test_arrays_as_data(tmp_path):
         ({"train": images}, "train must be two arrays"),
         ({"validation": images}, "validation must be two arrays"),
         ({"normalization": "chanel"}, "did you mean channel"),
+        ({"validation_size": 40}, "ask for more than the 40 training images of the data given"),
+        ({"validation_size": 9, "validation": (images, labels)}, "not both"),
+        ({"valid": (images, labels)}, "data takes no valid with arrays; did you mean validation"),
     ]:
         with pytest.raises(vgg_jax.UserError, match=words):
             vgg_jax.data(**({"train": (images, labels), "test": (images, labels)} | wrong))
+
+
+def test_given_data_are_held_out_when_asked_and_else_it_is_said(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (48, 32, 32, 3), np.uint8), np.arange(48) % 3
+    pairs = {"train": (images, labels), "test": (images[:9], labels[:9])}
+    splits = vgg_jax.data(**pairs, validation_size=8, seed=1)
+    assert [len(splits[split]) for split in ("train", "validation", "test")] == [40, 8, 9]
+    whole = sorted(image.tobytes() for split in ("train", "validation") for image in splits[split].images)
+    assert whole == sorted(image.tobytes() for image in images)
+    where = [next(i for i in range(48) if (images[i] == image).all()) for image in splits["validation"].images]
+    assert (splits["validation"].labels == labels[where]).all()
+    assert splits["train"].mean == load.statistics(splits["train"].images)[0]
+    config = small(train__batch_size=8, train__epochs=1, data__validation_size=8)
+    run = vgg_jax.train(config, tmp_path / "without", pairs)
+    assert "best/ will be chosen on the test images" in capsys.readouterr().err
+    assert run.summary["protocols"]["selected"] is None
+    assert "on data of its user's" in (run.export("safetensors") / "README.md").read_text()
+    run = vgg_jax.train(config, tmp_path / "with", splits)
+    assert "best/" not in capsys.readouterr().err and run.summary["protocols"]["selected"]
 
 
 def test_given_data_that_do_not_fit_the_config_are_refused_before_training(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vgg_jax.console.errors import UserError
+from vgg_jax.console.errors import UserError, suggest
 from vgg_jax.console.flags import path
 from vgg_jax.datasets import cifar
 from vgg_jax.datasets.folder import Arrays, folder
@@ -64,11 +65,15 @@ def data(name: str = "", data_dir: str | os.PathLike[str] = "", **more: Any) -> 
     are fields of config.data. data(train=(images, labels), test=(images, labels), class_names=["a", "b"]): see
     `from_arrays`.
 
-    Raises: UserError when the source is missing, damaged or too small, or an array has another dtype or shape.
+    Raises: UserError when the source is missing, damaged or too small, an array has another dtype or shape, or an
+      argument is unknown.
     """
     if not name:
         if not {"train", "test"} <= set(more):
             raise UserError('data takes a source, as data("cifar10"), or arrays: data(train=..., test=...)')
+        known = inspect.signature(from_arrays).parameters
+        if unknown := sorted(set(more) - set(known)):
+            raise UserError(f"data takes no {unknown[0]} with arrays{suggest(unknown[0], known)}")
         return from_arrays(**more)
     return _of_a_source(configs.data_fields({"name": name, "data_dir": data_dir, **more}))
 
@@ -79,35 +84,61 @@ def from_arrays(
     validation: Arrays | None = None,
     class_names: Sequence[str] | None = None,
     normalization: str = "channel",
+    validation_size: int = 0,
+    seed: int = 0,
 ) -> dict[str, Dataset]:
     """Splits from (images [N, H, W, 3] uint8, labels [N] whole numbers from 0).
 
     class_names: one per label, in order; default the labels themselves. normalization: as config.data.normalization.
+    validation_size: so many training images are held out as the validation split, drawn with seed.
 
     Raises: UserError naming the array with another dtype or shape, or labels without a name.
     """
     check_value("data.normalization", FIELDS["data.normalization"], normalization)
     given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    for split, pair in given.items():
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise UserError(f"{split} must be two arrays, (images, labels)")
-    parts = {split: (np.asarray(images), np.asarray(labels)) for split, (images, labels) in given.items()}
+    parts = {split: as_arrays(split, pair) for split, pair in given.items()}
     images, labels = parts["train"]
-    parts = {"train": (images, labels), "validation": (images[:0], labels[:0])} | parts
-    for split, (images, labels) in parts.items():
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise UserError(f"{split} images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
+    if validation_size:
+        if validation is not None:
+            raise UserError("data takes validation images or a validation_size, not both")
+        held_out, kept = _draw(len(labels), validation_size, 0, seed, "the data given")
+        parts |= {"train": (images[kept], labels[kept]), "validation": (images[held_out], labels[held_out])}
+    parts = {"train": parts["train"], "validation": (images[:0], labels[:0])} | parts
+    for split, (images, _) in parts.items():
         if images.shape[1:] != parts["train"][0].shape[1:]:
             raise UserError(f"{split} images are of another size than the training images")
-        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise UserError(f"{split} labels must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}")
     every = np.concatenate([labels for _, labels in parts.values()])
-    lowest, highest = int(every.min(initial=0)), int(every.max(initial=0))
-    names = tuple(map(str, range(highest + 1) if class_names is None else class_names))
-    if lowest < 0 or highest >= len(names):
-        raise UserError(f"labels must lie in 0 to {len(names) - 1}, one for each class name")
+    names = tuple(map(str, range(int(every.max(initial=0)) + 1) if class_names is None else class_names))
+    _check_labels(every, names)
     mean, std = statistics(parts["train"][0]) if normalization == "channel" else ((0.5,) * 3,) * 2
     return {split: Dataset(x, y.astype(np.int32), names, mean, std) for split, (x, y) in parts.items()}
+
+
+def labelled(name: str, pair: Any, class_names: Sequence[str]) -> Dataset:
+    """One split of known classes, to evaluate; its mean and std are not those of any training images.
+
+    Raises: UserError naming what is no such pair, or a label without a name.
+    """
+    images, labels = as_arrays(name, pair)
+    _check_labels(labels, class_names)
+    return Dataset(images, labels.astype(np.int32), tuple(class_names), (0.5,) * 3, (0.5,) * 3)
+
+
+def _check_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(class_names):
+        raise UserError(f"labels must lie in 0 to {len(class_names) - 1}, one for each class name")
+
+
+def as_arrays(name: str, pair: Any) -> Arrays:
+    """(images [N, H, W, 3] uint8, labels [N]) as NumPy arrays. Raises: UserError for anything else."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise UserError(f"{name} must be two arrays, (images, labels)")
+    images, labels = map(np.asarray, pair)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise UserError(f"{name} images must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{name} labels must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}")
+    return images, labels
 
 
 def load(config: Config) -> dict[str, Dataset]:
@@ -155,23 +186,22 @@ def _of_a_source(config: Data) -> dict[str, Dataset]:
         train, test, names = _digits(config.image_size)
     else:
         train, test, names = folder(path(config.data_dir), config.image_size, config.shrink if config.resize else "")
-    held_out, kept = _draw(len(train[1]), config)
-    training = (train[0][kept], train[1][kept]) if kept is not None else train
+    training, held_out = train, np.arange(0)
+    if config.validation_size or config.train_size:
+        held_out, kept = _draw(len(train[1]), config.validation_size, config.train_size, config.seed, config.name)
+        training = train[0][kept], train[1][kept]
     return from_arrays(training, test, (train[0][held_out], train[1][held_out]), names, config.normalization)
 
 
-def _draw(n: int, config: Data) -> tuple[np.ndarray, np.ndarray | None]:
-    """Indices held out and indices kept (None: all), drawn from n training images with config.seed."""
-    if config.validation_size + max(config.train_size, 1) > n:
+def _draw(n: int, validation_size: int, train_size: int, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices held out and indices kept (train_size of them; 0: all others), drawn from n training images."""
+    if validation_size + max(train_size, 1) > n:
         raise UserError(
-            f"config.data.validation_size={config.validation_size} and train_size={config.train_size} "
-            f"ask for more than the {n} training images of {config.name}"
+            f"config.data.validation_size={validation_size} and train_size={train_size} "
+            f"ask for more than the {n} training images of {source}"
         )
-    if not config.validation_size and not config.train_size:
-        return np.arange(0), None
-    order = np.random.default_rng(config.seed).permutation(n)
-    held_out, rest = np.split(order, [config.validation_size])
-    return np.sort(held_out), np.sort(rest[: config.train_size or None])
+    held_out, rest = np.split(np.random.default_rng(seed).permutation(n), [validation_size])
+    return np.sort(held_out), np.sort(rest[: train_size or None])
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

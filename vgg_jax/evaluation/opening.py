@@ -14,6 +14,7 @@ from vgg_jax.evaluation.trained import TrainedRun
 from vgg_jax.exchange import incoming
 from vgg_jax.runs import directory, training
 from vgg_jax.runs.checkpoint import load_model
+from vgg_jax.runs.run import Callback
 from vgg_jax.settings import config as configs
 from vgg_jax.settings.fields import Config
 
@@ -22,6 +23,7 @@ def train(
     config: Config | ConfigDict | FrozenConfigDict,
     workdir: str | os.PathLike[str],
     data: dict[str, Dataset] | None = None,
+    callback: Callback | None = None,
 ) -> TrainedRun:
     """Train to the end, resuming the run in workdir if there is one; the run that `python -m vgg_jax.main` makes.
 
@@ -31,6 +33,9 @@ def train(
       config: from `vgg_jax.config`, or any ConfigDict with its fields.
       workdir: the run directory; nothing of the run is written elsewhere.
       data: {"train", "validation", "test"} from `vgg_jax.data`; without it, the data of config.data.
+      callback: called after each evaluation, every config.train.eval_epochs epochs, as callback(record, variables).
+        record is what metrics.jsonl gets; variables are those that were evaluated, and live only for the call. The
+        numbers that it may return, by name, join the record.
 
     Raises:
       UserError: the directory, the data or the devices do not fit the config, or the loss is not finite.
@@ -38,7 +43,7 @@ def train(
     """
     checked = configs.load(cast(ConfigDict, config))
     given = whole(data, checked.data) if data is not None else None
-    training.train(checked, Path(workdir), given)
+    training.train(checked, Path(workdir), given, callback)
     return _open(Path(workdir), checked, directory.read_facts(Path(workdir)), "latest", given)
 
 

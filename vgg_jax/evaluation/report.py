@@ -1,6 +1,7 @@
 """The report on logits, as a dict, as text and as pictures."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.evaluation import pictures
 from vgg_jax.model import scores
+from vgg_jax.runs import log
 from vgg_jax.runs.pictures import gallery
 
 
@@ -30,6 +32,23 @@ def calibrated(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The scores that a temperature changes, of logits [N, C] divided by it."""
     cross_entropy = scores.scores(logits, labels)["cross_entropy"]
     return {"cross_entropy": cross_entropy, "calibration_error": scores.calibration(logits, labels)[0]}
+
+
+def chosen_on(workdir: Path, step: int, held_out: int | None) -> str:
+    """The split that chose best/, which is of step; a word where metrics.jsonl knows a better epoch.
+
+    held_out: validation images of the run, if it recorded their number.
+    """
+    found = log.protocols(log.read(workdir))
+    split = "validation" if found["selected"] or held_out else "test"
+    best = found["selected"] or found["best_test"]
+    if best and best["step"] != step:
+        print(
+            f"{workdir / 'best'} holds step {step}, not the best epoch on {split} images: that of step "
+            f"{best['step']} is not saved yet, or was damaged",
+            file=sys.stderr,
+        )
+    return split
 
 
 def read(file: Path, step: int) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from flax import linen as nn
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.console.flags import path
-from vgg_jax.datasets.folder import MAX_PIXELS, read_picture
-from vgg_jax.datasets.load import Dataset, load as load_data
+from vgg_jax.datasets.folder import MAX_PIXELS, Arrays, read_picture
+from vgg_jax.datasets.load import Dataset, labelled, load as load_data
 from vgg_jax.evaluation import report, temperature
 from vgg_jax.exchange import incoming
 from vgg_jax.exchange.export import export
 from vgg_jax.exchange.outgoing import Outgoing
 from vgg_jax.model import scores
-from vgg_jax.model.forward import make_forward, predict
+from vgg_jax.model.forward import make_features, make_forward, predict
 from vgg_jax.model.network import make_model
 from vgg_jax.runs import directory, log
 from vgg_jax.settings import code, config as configs
@@ -60,9 +59,11 @@ class TrainedRun:
         self.class_names, self.mean, self.std = tuple(facts["class_names"]), tuple(facts["mean"]), tuple(facts["std"])
         self.model: nn.Module = make_model(config, len(self.class_names))
         self.variables = jax.device_put(variables)
-        self._forward = make_forward(self.model, self.mean, self.std)  # compiled when it is first called
+        of_the_run = self.model, self.mean, self.std
+        self._forward, self._features = make_forward(*of_the_run), make_features(*of_the_run)  # compiled when called
         self._shipped = workdir == incoming.SHIPPED  # with the package, into which nothing is written
-        self._chosen_on = self._find_chosen_on() if checkpoint == "best" else None
+        held_out = self._facts.get("sizes", {}).get("validation")
+        self._chosen_on = report.chosen_on(workdir, step, held_out) if checkpoint == "best" else None
 
     def __repr__(self) -> str:
         return f"TrainedRun({str(self.workdir)!r}, {self.checkpoint} at step {self.step})"
@@ -89,6 +90,14 @@ class TrainedRun:
           diverged.
         """
         return scores.softmax(self._finite_logits(self.pixels(pictures), tta) / self.temperature).astype(np.float32)
+
+    def logits(self, pictures: Pictures, tta: str = "none") -> np.ndarray:
+        """Logits [N, classes] float32, without the temperature; arguments and errors as `predict`."""
+        return self._finite_logits(self.pixels(pictures), tta)
+
+    def features(self, pictures: Pictures) -> np.ndarray:
+        """The input of the last dense layer [N, F] float32, in evaluation mode; pictures as in `predict`."""
+        return predict(self._features, self.variables, self.pixels(pictures))
 
     def pixels(self, pictures: Pictures, most: int = MAX_PIXELS) -> np.ndarray:
         """What the network is shown of pictures (as `predict` takes them): uint8 [N, H, W, 3] of its size.
@@ -129,12 +138,13 @@ class TrainedRun:
         return found
 
     def evaluate(
-        self, split: str | Dataset = "test", tta: str = "none", out: str | os.PathLike[str] | None = None
+        self, split: str | Dataset | Arrays = "test", tta: str = "none", out: str | os.PathLike[str] | None = None
     ) -> dict[str, Any]:
         """Score the checkpoint.
 
         Args:
-          split: "train", "validation" or "test" of the run's own data, or any Dataset with the same classes.
+          split: "train", "validation" or "test" of the run's own data, any Dataset with the same classes, or
+            (images, labels).
           tta: "flip" or "flip_shift" adds the scores of the logits averaged over these views.
           out: a folder for the report as JSON and its pictures; nothing is written without one.
 
@@ -215,27 +225,14 @@ class TrainedRun:
             raise UserError(f"the {split} images are not those of the run (the fingerprint differs); {where}")
         return dataset
 
-    def _checked(self, dataset: Dataset) -> Dataset:
+    def _checked(self, given: Dataset | Arrays) -> Dataset:
+        dataset = given if isinstance(given, Dataset) else labelled("the data to evaluate", given, self.class_names)
         if len(dataset.class_names) != len(self.class_names):
             raise UserError(f"the images are of {len(dataset.class_names)} classes, the run of {len(self.class_names)}")
         if tuple(dataset.class_names) != self.class_names and sorted(dataset.class_names) == sorted(self.class_names):
             raise UserError(f"the images have the run's classes in another order: {', '.join(dataset.class_names)}")
         self.pixels(dataset.images)
         return dataset
-
-    def _find_chosen_on(self) -> str:
-        """The split that chose the checkpoint; a word where metrics.jsonl knows a better epoch than best/ holds."""
-        found = log.protocols(self.metrics)
-        held_out = self._facts.get("sizes", {}).get("validation")
-        split = "validation" if found["selected"] or held_out else "test"
-        best = found["selected"] or found["best_test"]
-        if best and best["step"] != self.step:
-            print(
-                f"{self.workdir / 'best'} holds step {self.step}, not the best epoch on {split} images: that of step "
-                f"{best['step']} is not saved yet, or was damaged",
-                file=sys.stderr,
-            )
-        return split
 
     def _finite_logits(self, images: np.ndarray, tta: str = "none") -> np.ndarray:
         logits = self._logits(images, tta)

@@ -9,6 +9,7 @@ from vgg_jax.settings import again, config as configs
 
 _DATA = {"cifar10": ("CIFAR-10", "uoft-cs/cifar10"), "cifar100": ("CIFAR-100", "uoft-cs/cifar100")}
 _PYTORCH = "In PyTorch, with vgg_jax installed, `vgg_jax.torch.network.load(FOLDER)` gives the network. "
+_GIVEN = "# in Python by vgg_jax.train(config, workdir, data), on data of its user's in place of the config's\n"
 _TEXT = """---
 {metadata}
 ---
@@ -63,7 +64,8 @@ def card(out: Outgoing) -> str:
         layout=("the arrays as Flax has them" if out.is_own else "the arrays under PyTorch's names and in its layout")
         + (", in float16" if out.half else ""),
         scores=_scores(out),
-        command=again.command(configs.flatten(portable(out.config))) or "(by a version with other fields)",
+        command=_GIVEN * bool(facts.get("data_given"))
+        + (again.command(configs.flatten(portable(out.config))) or "(by a version with other fields)"),
         origin=_origin(out),
     )
 

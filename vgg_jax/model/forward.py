@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.batches import normalise
 
 EVAL_BATCH = 512  # images of 32x32, a power of two
@@ -18,6 +19,29 @@ Forward = Callable[[Any, jax.Array], jax.Array]  # (variables, uint8 images [B, 
 def make_forward(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Forward:
     """forward(variables, uint8 images [B, H, W, 3]) -> logits [B, classes] float32, compiled for each B."""
     return jax.jit(lambda variables, images: model.apply(variables, normalise(images, mean, std), train=False))
+
+
+def make_features(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Forward:
+    """As `make_forward`, but gives the input of the network's last dense layer, [B, F] float32.
+
+    Raises: UserError when the network has none.
+    """
+
+    def features(variables: Any, images: jax.Array) -> jax.Array:
+        inputs = []
+
+        def record(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+                inputs.append(args[0])
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(record):
+            model.apply(variables, normalise(images, mean, std), train=False)
+        if not inputs:
+            raise UserError("the network has no dense layer, whose input would be its features")
+        return inputs[-1].astype(np.float32)
+
+    return jax.jit(features)
 
 
 def batch_for(count: int, side: int) -> int:

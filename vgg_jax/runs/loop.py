@@ -19,7 +19,7 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.runs import directory, pictures
 from vgg_jax.runs.lock import lock
 from vgg_jax.runs.log import Record
-from vgg_jax.runs.run import Run
+from vgg_jax.runs.run import Callback, Run
 from vgg_jax.runs.weights import start_from
 from vgg_jax.settings import code
 from vgg_jax.settings.fields import Config
@@ -41,7 +41,13 @@ class Probe(NamedTuple):
     measure: Callable[[TrainState, Batch, Path], Record]
 
 
-def fit(config: Config, data: dict[str, Dataset], workdir: Path, probe: Probe | None = None) -> dict[str, Any]:
+def fit(
+    config: Config,
+    data: dict[str, Dataset],
+    workdir: Path,
+    probe: Probe | None = None,
+    callback: Callback | None = None,
+) -> dict[str, Any]:
     """Train to the end, from the newest checkpoint if there is one; returns the summary.
 
     Raises:
@@ -49,7 +55,7 @@ def fit(config: Config, data: dict[str, Dataset], workdir: Path, probe: Probe | 
       Stopped: SIGINT or SIGTERM came; everything is saved.
     """
     # Before the first compilation: JAX's callbacks swallow a KeyboardInterrupt raised inside them.
-    with stop_signals() as stop, lock(workdir), Run(config, data, workdir) as run:
+    with stop_signals() as stop, lock(workdir), Run(config, data, workdir, callback) as run:
         recipe, placement = run.recipe, run.placement
         step = max(run.checkpoints.steps(), default=0)
         summary = directory.read_summary(workdir)

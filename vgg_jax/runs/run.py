@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+import numbers
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,11 +26,14 @@ from vgg_jax.training import sharding
 from vgg_jax.training.processes import is_first
 from vgg_jax.training.step import TrainState, make_recipe
 
+Callback = Callable[[Record, Any], Mapping[str, float] | None]  # (a log point's record, variables) -> more numbers
+
 
 class Run:
     """What one run holds besides its state. Use it in a `with`: `restore`, then log and save."""
 
-    def __init__(self, config: Config, data: dict[str, Dataset], workdir: Path):
+    def __init__(self, config: Config, data: dict[str, Dataset], workdir: Path, callback: Callback | None = None):
+        self.callback = callback
         train, placement = data["train"], sharding.place(config)
         self.config, self.data, self.workdir, self.placement = config, data, workdir, placement
         self.recipe = recipe = make_recipe(config, len(train.class_names), len(train))
@@ -103,6 +107,8 @@ class Run:
         record |= {"images_per_second": watch.speed(), "seconds": watch.total()}
         if not all(math.isfinite(value) for value in record.values()):
             self._diverged(f"a loss is not finite after step {step}")
+        if self.callback:
+            record |= _more(self.callback(dict(record), state.variables), record)
         self.log.write(record)
         self.tracker.write(record)
         self._say_if_stuck(int(sums["count"]))
@@ -200,3 +206,11 @@ class Run:
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
+def _more(found: Mapping[str, float] | None, record: Record) -> Record:
+    """What a callback adds to a record. Raises: UserError for a name that is taken, or no finite number."""
+    for name, value in (found or {}).items():
+        if name in record or not isinstance(value, numbers.Real | np.ndarray | jax.Array) or not np.isfinite(value):
+            raise UserError(f"the callback's {name}={value!r} is taken, or no finite number")
+    return {name: float(value) for name, value in (found or {}).items()}

@@ -1,5 +1,6 @@
 """Train a run in its directory, from its config to its summary."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,23 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import entry, origin, tracking
 from vgg_jax.runs.loop import fit
+from vgg_jax.runs.run import Callback
 from vgg_jax.settings import code, config as configs
 from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
 
+_NOT_HELD_OUT = (
+    "config.data.validation_size holds none out of them, and best/ will be chosen on the test images; "
+    "vgg_jax.data(train=..., test=..., validation_size=...) holds some out"
+)
 
-def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = None) -> dict[str, Any]:
+
+def train(
+    config: Config, workdir: Path, splits: dict[str, Dataset] | None = None, callback: Callback | None = None
+) -> dict[str, Any]:
     """Train or resume, printing the network, data and devices; returns the summary.
+
+    splits: as `load.whole` returns them; without them, those of the config.
 
     Raises: UserError when the directory, the data or the devices do not fit the config; see `fit`.
     """
@@ -26,10 +37,13 @@ def train(config: Config, workdir: Path, splits: dict[str, Dataset] | None = Non
     new = processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
     try:
         print(network.line(config, len(found["train"].class_names)))
-        name = "own data" if given or code.of(config, "get_data") else config.data.name
+        own = given or bool(code.of(config, "get_data"))
+        name = "own data" if own else config.data.name
         print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
+        if own and config.data.validation_size and not len(found["validation"]):
+            print(f"own data have no validation images: {_NOT_HELD_OUT}", file=sys.stderr)
         print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
-        summary = fit(config, found, workdir)
+        summary = fit(config, found, workdir, callback=callback)
     except (RunFailed, Stopped):
         raise
     except BaseException:

@@ -12,6 +12,12 @@ from vgg_jax.settings.stages import STAGES
 _UNDECLARED = ("own.", "code.")  # groups without declared fields: settings of a user's own code, and its file
 
 
+_SHORT = {  # what people call parts of fields' names
+    "lr": "learning_rate", "wd": "weight_decay", "ema": "average", "bn": "batch_norm", "act": "activation",
+    "bs": "batch_size", "num_epochs": "epochs", "optim": "optimizer", "sched": "schedule", "aug": "augment",
+}  # fmt: skip
+
+
 class MalformedError(UserError):
     """A config has unknown fields or lacks some."""
 
@@ -191,6 +197,6 @@ def _kind(field: str, kind: type) -> str:
 
 
 def suggest(name: str, known: Any) -> str:
-    known = list(known)
+    known, name = list(known), ".".join(_SHORT.get(part, part) for part in name.split("."))
     elsewhere = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]  # the right field in the wrong group
     return errors.suggest(name, known) or errors.suggest(name, elsewhere, 0)

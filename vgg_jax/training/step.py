@@ -224,15 +224,17 @@ def add_metrics(
 
 
 def make_train_chunk(
-    config: Config, recipe: Recipe, dataset: Dataset, placement: Placement = ONE_DEVICE
+    config: Config, recipe: Recipe, dataset: Dataset, placement: Placement = ONE_DEVICE, train_step: Any = None
 ) -> Callable[[TrainState, Batch, jax.typing.ArrayLike], TrainState]:
     """train_chunk(state, data, n) -> the state n steps on, all within one epoch.
+
+    train_step: one of your own, as `make_train_step` makes them; its metrics are loss and accuracy.
 
     n is an argument, not a constant: one compiled program serves chunks of any length, which does
     not change the results. data is {"image": [N, H, W, 3] uint8, "label": [N]}. Each batch is split
     over the devices of placement; random draws do not depend on them.
     """
-    train_step = make_train_step(recipe, placement)
+    train_step = train_step or make_train_step(recipe, placement)
     get_batch = make_get_batch(config, dataset)
 
     def train_chunk(state: TrainState, data: Batch, n: jax.typing.ArrayLike) -> TrainState:
