@@ -15,8 +15,10 @@ from test_resume import contents, without_timing
 import vgg_jax
 from vgg_jax import main
 from vgg_jax.datasets.load import load
-from vgg_jax.runs import directory, entry, run as runs
+from vgg_jax.runs import directory, entry, run as runs, weights
 from vgg_jax.training.optim import goes_on, make_schedule
+from vgg_jax.training.sharding import ONE_DEVICE
+from vgg_jax.training.step import init_state, make_recipe
 
 
 def train(workdir, name="quickstart", **more):
@@ -43,6 +45,9 @@ def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, capsys):
     assert without_timing(longer) == without_timing(extended)
     assert run.summary["protocols"]["final"]["epoch"] == 4 and vgg_jax.load(extended).config.train.epochs == 4
     assert run.evaluate()["cross_entropy"] == pytest.approx(run.metrics[-1]["test_loss"], rel=1e-4)
+    best = vgg_jax.load(extended, "best")  # of the average, too
+    record = next(r for r in run.metrics if r["step"] == best.step)
+    assert best.evaluate()["cross_entropy"] == pytest.approx(record["test_loss"], rel=1e-4)
 
 
 def test_a_run_does_not_go_on_with_images_normalised_otherwise(finished_run):
@@ -112,6 +117,14 @@ def test_goes_on_means_the_same_learning_rates(name, warmup):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return train(tmp_path_factory.mktemp("source") / "run", train__epochs=1, train__save_minutes=0)
+
+
+def test_a_run_starts_with_the_latest_weights(source, tmp_path):
+    run = shutil.copytree(source.workdir, tmp_path / "run")
+    shutil.rmtree(run / "best")
+    c = vgg_jax.config("quickstart", SMALL | {"train.start_from": run})
+    started = weights.start_from(c, tmp_path, init_state(make_recipe(c, 10, 160), 0), ONE_DEVICE)
+    jax.tree.map(np.testing.assert_array_equal, started.params, source.variables["params"])
 
 
 def test_training_starts_with_the_weights_of_another_run(source, tmp_path, capsys):

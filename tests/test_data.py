@@ -74,8 +74,8 @@ def test_statistics_are_numpys():
 
 
 def test_normalization_is_of_the_training_images_or_a_half():
-    data = digits()
-    assert data["test"].mean == data["train"].mean == statistics(data["train"].images)[0]
+    data = digits(data__validation_size=100)
+    assert data["test"].mean == data["validation"].mean == statistics(data["train"].images)[0]
     assert digits(data__normalization="half")["train"].std == (0.5, 0.5, 0.5)
 
 

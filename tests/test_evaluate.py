@@ -65,7 +65,7 @@ def test_latest_is_the_final_record_and_best_the_selected_one(run):
 def test_the_last_epochs_logits_are_not_computed_again(tmp_path, monkeypatch):
     counted = Mock(side_effect=forward.predict)
     monkeypatch.setattr("vgg_jax.runs.run.predict", counted)
-    one = {"data.train_size": "160", "train.tta": "flip", "data.validation_size": "0"}
+    one = {"data.train_size": "160", "train.tta": "flip", "data.validation_size": "0", "train.average": "0.9"}
     trained = vgg_jax.train(vgg_jax.config("quickstart", SMALL | one), tmp_path / "run")
     given = [call.args[5] for call in counted.call_args_list if len(call.args) > 5]
     tested = [len(call.args[2]) == len(trained.data("test")) for call in counted.call_args_list]

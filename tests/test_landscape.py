@@ -123,6 +123,12 @@ def test_the_update_is_the_step_that_training_makes():
         batch, key = get_batch(state.key, state.step, data, order), step_dropout_key(state)
         there = training_loss(recipe, after.params, state.batch_stats, batch, key)[0]
         np.testing.assert_allclose(found["update_losses"][0], there, rtol=1e-4)
+        gradient = jax.grad(functools.partial(training_loss, recipe), has_aux=True)(
+            state.params, state.batch_stats, batch, key
+        )[0]
+        down = jax.tree.map(lambda w, d: w - 0.1 * d, state.params, gradient)
+        there = training_loss(recipe, down, state.batch_stats, batch, key)[0]
+        np.testing.assert_allclose(found["losses"][0], there, rtol=1e-4)
         state = after
 
 
@@ -293,22 +299,47 @@ def test_rise_and_negative_curvature_of_known_lines():
 
 
 def test_the_band_of_learning_rates_is_that_of_runs_of_their_own():
-    """Plain loops of the ordinary step, one per rate, give the losses that the joint program gives."""
-    rates, data = (1e-3, 4e-3), dataset(32)
+    """Plain loops of the ordinary step, one per seed and rate, give the losses that the joint program gives."""
+    rates, seeds, data = (1e-3, 4e-3), [3, 4], dataset(32)
     shared = {"train__batch_size": "8", "model__stages": "light", "model__width": "0.25", "model__hidden": "(8,)"}
     c = config("vgg_a_bn", {}, **shared)
-    found = band.train(c, data, rates, [3], 2)
-    assert found.shape == (1, 2, 8)
+    found = band.train(c, data, rates, seeds, 2)
+    assert found.shape == (2, 2, 8)
     on_device = {"image": jnp.asarray(data.images), "label": jnp.asarray(data.labels)}
-    for i, rate in enumerate(rates):
+    for (s, seed), (i, rate) in itertools.product(enumerate(seeds), enumerate(rates)):
         one = config("vgg_a_bn", {}, optimizer__learning_rate=rate, **shared)
         recipe, get_batch = make_recipe(one, 4, 32), make_get_batch(one, data)
-        state, losses, step = init_state(recipe, 3), [], jax.jit(make_train_step(recipe))
+        state, losses, step = init_state(recipe, seed), [], jax.jit(make_train_step(recipe))
         for t in range(8):
             order = epoch_order(state.key, jnp.int32(t // 4), 32)
             state, metrics = step(state, get_batch(state.key, state.step, on_device, order))
             losses.append(metrics["loss"])
-        np.testing.assert_allclose(found[0, i], losses, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found[s, i], losses, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_measured_around_a_bowl():
+    """Of |w|^2 / 2 at w = (3, 4, 0, 0): every direction has w's length, and the largest eigenvalue is |w|^2 = 25."""
+    given = {"landscape.surface_radius": "0.5", "landscape.ascent_radius": "0.25", "landscape.directions": "2"}
+    fields = config("landscape_quick", given | {"landscape.hessian_iterations": "4"}).landscape
+    program = around.make_program(lambda p, _: (0.5 * jnp.sum(p["w"] ** 2), 0.0), fields)
+    found = program({"w": jnp.array([[3.0], [4.0], [0.0], [0.0]])}, {}, jax.random.key(0))
+    assert around.rise(found["lines"], 1.0) == pytest.approx(0.5 * (0.5 * 5) ** 2, rel=1e-4)
+    assert not np.allclose(*found["lines"])
+    assert found["worst_loss"] == pytest.approx(1.25**2 * 12.5, rel=1e-4)
+    assert found["ritz"].max(-1) == pytest.approx([1, 25], rel=1e-3)
+
+
+def test_what_the_study_watches_in_training(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(probe, "make_measure", lambda *given: made.append(given) or (lambda *_: {}))
+    c, data = config("landscape_quick", TINY_MODEL | {"landscape.images": "8"}), dataset(32)
+    base = networks.base_config(c, "before")
+    recipe = make_recipe(base, 4, 32)
+    state = init_state(recipe, 0)
+    found = networks._watching(c, base, recipe, data, tmp_path)(state, {}, tmp_path / "other")
+    assert made[0][3:] == (c.landscape.step_sizes, c.landscape.update_sizes)
+    score = scoring.make_score(base, recipe.model, networks.other_images(data, 8), "recomputed")
+    assert found["choosing_loss"] == pytest.approx(float(score(state.params, state.batch_stats)[0]), rel=1e-4)
 
 
 def test_activation_statistics_are_those_of_the_signal_before_the_relu():

@@ -147,6 +147,9 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
     assert abs(dropped - rate) < 0.01
     assert abs(float(y.mean()) - 1) < 0.01
     assert len(np.unique(np.asarray(y))) == 2
+    y = Dropout(rate).apply({}, jnp.ones((64, 64, 256)), train=True, rngs={"dropout": jax.random.key(0)})
+    assert abs(float(jnp.mean(y == 0)) - round(256 * rate) / 256) < 0.002
+    assert abs(float(y.mean()) - 1) < 0.003
 
 
 def test_dropout_masks_are_independent_of_each_other():
@@ -160,3 +163,8 @@ def test_dropout_does_nothing_in_evaluation_or_at_rate_zero():
     x = jax.random.normal(jax.random.key(0), (4, 8))
     np.testing.assert_array_equal(Dropout(0.5).apply({}, x, train=False), x)
     np.testing.assert_array_equal(Dropout(0.0).apply({}, x, train=True), x)
+
+
+def test_whitening_does_not_amplify_what_is_not_there():
+    filters = np.asarray(layers.whitening_filters(jnp.zeros((2, 4, 4, 3)), 2)).reshape(12, 24)
+    np.testing.assert_allclose(np.linalg.norm(filters, axis=0), 5e-4**-0.5, rtol=1e-4)

@@ -59,6 +59,8 @@ def test_a_run_knows_itself(run):
     logits = run.model.apply(run.variables, np.zeros((2, 32, 32, 3), np.float32), train=False)
     assert logits.shape == (2, 10)
     assert run.summary["protocols"]["final"]["step"] == 15
+    trained_for = sum(160 / record["images_per_second"] for record in run.metrics)
+    assert trained_for == pytest.approx(run.summary["last_session_seconds"]["train"], rel=0.1, abs=0.02)
     again = vgg_jax.train(run.config, run.workdir)  # is finished
     assert again.metrics == run.metrics
 
@@ -131,7 +133,7 @@ def test_logits_and_features_are_what_the_network_computes(run):
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), run.predict(images), rtol=1e-4)
     last = run.variables["params"]["logits"]
     assert features.shape == (9, len(last["kernel"])) and features.dtype == np.float32
-    np.testing.assert_allclose(features @ last["kernel"] + last["bias"], logits, atol=1e-5)
+    np.testing.assert_allclose(features @ np.asarray(last["kernel"]) + np.asarray(last["bias"]), logits, atol=1e-5)
     with pytest.raises(vgg_jax.UserError, match="takes one or more uint8 images"):
         run.features(images / 255)
 
@@ -150,7 +152,7 @@ def test_a_callback_adds_to_the_records_and_sees_what_was_evaluated(tmp_path):
     assert seen == [1, 2, 3] and "again" not in run.metrics[0]
     assert [r["again"] for r in run.metrics[1:]] == [r["test_accuracy"] for r in run.metrics[1:]]
     for number, wrong in enumerate(({"epoch": 1.0}, {"x": float("nan")}, {"x": "1"})):
-        with pytest.raises(vgg_jax.UserError, match="the callback's .* is taken, or no finite number"):
+        with pytest.raises(vgg_jax.UserError, match=r"the callback's .* is taken, or no finite number"):
             vgg_jax.train(config, tmp_path / str(number), callback=lambda *_, wrong=wrong: wrong)
 
 

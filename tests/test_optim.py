@@ -39,6 +39,7 @@ def test_a_warmup_that_would_fill_the_run_is_cut_to_half_of_it(name):
     r = rates(2, schedule__name=name, schedule__warmup_epochs=5)
     np.testing.assert_allclose(r[:11], 0.8 * np.arange(11) / 10, rtol=1e-6)
     assert (r[10:] > 0).all()
+    np.testing.assert_array_equal(r, rates(2, schedule__name=name, schedule__warmup_epochs=2))
 
 
 def test_cosine_falls_from_the_peak_to_zero_after_warmup():

@@ -62,3 +62,11 @@ def test_a_terminal_without_a_size_gets_lines():
 
 def test_clock():
     assert [progress.clock(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_speed_is_of_the_images_since_the_last_call():
+    watch = progress.Stopwatch(0.0)
+    for images, seconds, speed in ((100, 2.0, 50.0), (30, 1.0, 30.0)):
+        watch.images += images
+        watch.spent["train"] += seconds
+        assert watch.speed() == speed

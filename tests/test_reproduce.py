@@ -371,3 +371,4 @@ def test_the_numbers_of_a_row():
         "| VGG_A (`vgg_a.py`) | baseline | 75.77 | 60.00 ± 10.00 [35.16, 84.84] (3) "
         "| 70.00 ± 10.00 [45.16, 94.84] (3) |  | 30.00 ± 10.00 (3) | 2 | 12,345 | 6.7 M | 30 |"
     )
+    assert "| 50.00 [44.86, 55.14] (1) |" in tables.markdown({"table": "t", "rows": [row | {"runs": runs[:1]}]})

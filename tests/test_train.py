@@ -22,6 +22,7 @@ from vgg_jax.training.step import (
     make_recipe,
     make_train_chunk,
     make_train_step,
+    step_dropout_key,
     training_loss,
 )
 
@@ -399,3 +400,36 @@ def test_every_epoch_of_a_chunk_has_an_order_of_its_own():
 def test_small_part_is_the_share_of_steps_on_small_images():
     small = {"augment__small_size": 16, "augment__small_part": 0.75, "model__global_pool": True}
     assert make_recipe(config(train__epochs=4, train__batch_size=16, **small), 4, 64).small == (16, 12)
+
+
+def test_every_step_drops_other_units():
+    state = init_state(setting()[0], 0)
+    keys = [step_dropout_key(state.replace(step=jnp.int32(i))) for i in (0, 1)]
+    assert not np.array_equal(*map(jax.random.key_data, keys))
+
+
+def test_every_step_draws_anew():
+    get_batch = make_get_batch(config(train__batch_size=64, augment__flip="random", augment__crop=2), DATA)
+    first, second = (get_batch(jax.random.key(0), jnp.int32(i), ON_DEVICE, jnp.arange(64))["image"] for i in (0, 1))
+    assert (first != second).any((1, 2, 3)).sum() > 32
+
+
+def test_the_last_partial_batch_of_an_epoch_is_dropped():
+    c = config(train__batch_size=24, train__epochs=3, augment__flip="none")
+    recipe = make_recipe(c, 4, 64)
+    assert (recipe.steps_per_epoch, recipe.total_steps) == (2, 6)
+    third = make_get_batch(c, DATA)(jax.random.key(0), jnp.int32(2), ON_DEVICE, jnp.arange(64))
+    np.testing.assert_array_equal(third["label"], DATA.labels[:24])
+
+
+def test_a_chunk_takes_a_step_of_ones_own():
+    c = config(train__batch_size=16)
+    recipe = make_recipe(c, 4, 64)
+
+    def still(state, batch):
+        return state.replace(step=state.step + 1), {"loss": batch["image"].mean(), "accuracy": jnp.float32(0.5)}
+
+    state = init_state(recipe, 0)
+    after = jax.jit(make_train_chunk(c, recipe, DATA, train_step=still))(state, ON_DEVICE, 3)
+    assert int(after.step) == 3 and int(after.sums["correct"]) == 24
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
