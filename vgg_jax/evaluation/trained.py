@@ -143,7 +143,7 @@ class TrainedRun:
         """Score the checkpoint.
 
         Args:
-          split: of the run's own data, "train", "validation" or "test"; or a Dataset of its classes, or (images, labels).
+          split: "train", "validation" or "test" of the run's data; a Dataset of its classes; or (images, labels).
           tta: "flip" or "flip_shift" adds the scores of the logits averaged over these views.
           out: a folder for the report as JSON and its pictures; nothing is written without one.
 
