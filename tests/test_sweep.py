@@ -71,7 +71,10 @@ def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypa
         "held_out_accuracy": [0.5, 0.7],
         "seconds": [10.0, 30.0],
     }
-    assert tables.markdown([row]).splitlines()[2] == "| x | 60.00 ± 14.14 | 0.00 to 100.00 | 2 | 20 |"
+    assert tables.markdown([row]).splitlines()[2] == "| x | 60.00 ± 14.14 | 0.00 to 100.00 | 2 | 20 |  |"
+    base = row | {"name": "unchanged", "seeds": [1, 2, 0], "held_out_accuracy": [0.6, 0.9, 0.42]}
+    first, second = tables.markdown([row, base]).splitlines()[2:4]  # differences of 8 and 10 points; t = 12.706
+    assert first.endswith("| 20 | +9.00 (-3.71 to +21.71) |") and second.endswith("| 20 |  |")
 
 
 GET_DATA = """

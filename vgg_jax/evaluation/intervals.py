@@ -28,11 +28,17 @@ def wilson(share: float, images: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def student(values: Sequence[float]) -> tuple[float, float]:
-    """Student's interval of the mean of two or more accuracies: what other seeds would give on the same images."""
+def mean_of(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of two or more numbers, one a seed, by Student's t: what the mean of other seeds would be."""
     half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
     middle = statistics.mean(values)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle, middle - half, middle + half
+
+
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """The interval of two or more accuracies: what other seeds would give on the same images."""
+    _, low, high = mean_of(values)
+    return max(0.0, low), min(1.0, high)
 
 
 def estimate(accuracies: Sequence[float], images: int | None) -> Estimate | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vgg_jax.console.errors import UserError
 from vgg_jax.datasets.load import Dataset
-from vgg_jax.evaluation.intervals import estimate
+from vgg_jax.evaluation.intervals import estimate, mean_of
 from vgg_jax.runs import directory, log, tracking
 from vgg_jax.settings import code, config as configs, files
 from vgg_jax.tables import pictures
@@ -76,14 +76,15 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
 
 def markdown(rows: Rows) -> str:
     """The table, the best first."""
-    lines = ["| variation | held-out accuracy (%) | 95 % interval | n | seconds per seed |", "|" + " --- |" * 5]
+    head = "| variation | held-out accuracy (%) | 95 % interval | n | seconds per seed | less `unchanged` |"
+    lines, base = [head, "|" + " --- |" * 6], next((row for row in rows if row["name"] == name_of({})), {"seeds": []})
     for row in rows:
         found = estimate(row["held_out_accuracy"], row["held_out_images"])
-        cells = [row["name"], *[""] * 4]
+        cells = [row["name"], *[""] * 4, _less(row, base)]
         if found and found.low is not None and found.high is not None:
             spread = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
             ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
-            cells[1:] = [
+            cells[1:5] = [
                 f"{100 * found.mean:.2f}{spread}",
                 ends,
                 str(found.n),
@@ -93,10 +94,20 @@ def markdown(rows: Rows) -> str:
     return "\n".join([*lines, "", NOTE])
 
 
+def _less(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """'+0.30 (-0.50 to +1.10)' points, paired over the seeds that both have; "" for fewer than two."""
+    if row["name"] == base.get("name"):
+        return ""
+    its, theirs = (dict(zip(one["seeds"], one.get("held_out_accuracy", []))) for one in (row, base))
+    both = [100 * (its[seed] - theirs[seed]) for seed in its if seed in theirs]
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*mean_of(both)) if len(both) > 1 else ""
+
+
 NOTE = (
     "Accuracy after the last epoch on held-out training images, mean ± standard deviation over the seeds. The interval "
-    "of several seeds is Student's, that of one is Wilson's. The best of many is partly the luckiest: its accuracy is "
-    "optimistic here. Report that on test images, once."
+    "of several seeds is Student's, that of one is Wilson's. The last column is the mean difference over the seeds "
+    "that both have, in points, with Student's interval: it may tell two apart where their own intervals cannot. The best of "
+    "many is partly the luckiest: its accuracy is optimistic here. Report that on test images, once."
 )
 
 
