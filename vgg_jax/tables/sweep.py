@@ -106,8 +106,8 @@ def _less(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
 NOTE = (
     "Accuracy after the last epoch on held-out training images, mean ± standard deviation over the seeds. The interval "
     "of several seeds is Student's, that of one is Wilson's. The last column is the mean difference over the seeds "
-    "that both have, in points, with Student's interval: it may tell two apart where their own intervals cannot. The best of "
-    "many is partly the luckiest: its accuracy is optimistic here. Report that on test images, once."
+    "that both have, in points, with Student's interval: it may part two whose own intervals overlap. The best "
+    "of many is partly the luckiest: its accuracy is optimistic here. Report that on test images, once."
 )
 
 
