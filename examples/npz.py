@@ -16,7 +16,8 @@ def get_data(config: ConfigDict) -> dict[str, Dataset]:
     """Images uint8 [N, H, W, 3]; labels [N], whole numbers from 0. Some training images are held out."""
     with np.load(config.own.file) as arrays:
         splits = {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")}
-    return data(**splits, validation_size=config.data.validation_size)
+    given = config.data
+    return data(**splits, normalization=given.normalization, validation_size=given.validation_size, seed=given.seed)
 
 
 def get_config() -> ConfigDict:

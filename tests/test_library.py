@@ -20,11 +20,12 @@ from test_resume import contents, interrupt, saved_steps, without_timing
 
 import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
+from vgg_jax.console.errors import RunFailed
 from vgg_jax.datasets import load
 from vgg_jax.model import network
 from vgg_jax.model.forward import make_forward, predict as forward_all
 from vgg_jax.model.scores import scores
-from vgg_jax.runs import pictures
+from vgg_jax.runs import pictures, run as runs
 from vgg_jax.settings import code, config as configs
 
 
@@ -151,9 +152,19 @@ def test_a_callback_adds_to_the_records_and_sees_what_was_evaluated(tmp_path):
     run = vgg_jax.train(config, tmp_path / "run", callback=norm)
     assert seen == [1, 2, 3] and "again" not in run.metrics[0]
     assert [r["again"] for r in run.metrics[1:]] == [r["test_accuracy"] for r in run.metrics[1:]]
-    for number, wrong in enumerate(({"epoch": 1.0}, {"x": float("nan")}, {"x": "1"})):
-        with pytest.raises(vgg_jax.UserError, match=r"the callback's .* is taken, or no finite number"):
-            vgg_jax.train(config, tmp_path / str(number), callback=lambda *_, wrong=wrong: wrong)
+    vgg_jax.train(run.config, run.workdir, callback=norm)
+    assert seen == [1, 2, 3]  # none of a finished run
+    with pytest.raises(vgg_jax.UserError, match="must be a function"):
+        vgg_jax.train(config, tmp_path / "list", callback=[norm])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"validation_accuracy": 1.0}, {"x": float("nan")}, {"x": "a"}, {"x": np.zeros(3)}, {1: 2.0}, 3.0]
+)
+def test_what_a_callback_may_not_return(wrong):
+    with pytest.raises(RunFailed, match="the callback"):
+        runs._more(wrong)
+    assert runs._more(None) == {} and runs._more({"x": np.float32(1)}) == {"x": 1.0}
 
 
 def test_a_report_writes_only_where_it_is_told_to(run, tmp_path):
@@ -230,8 +241,12 @@ def test_arrays_as_data(tmp_path):
         ({"train": images}, "train must be two arrays"),
         ({"validation": images}, "validation must be two arrays"),
         ({"normalization": "chanel"}, "did you mean channel"),
-        ({"validation_size": 40}, "ask for more than the 40 training images of the data given"),
+        ({"validation_size": 40}, "40 validation images asks for more than the 40 training images given"),
         ({"validation_size": 9, "validation": (images, labels)}, "not both"),
+        ({"validation_size": -5}, "config.data.validation_size must lie in"),
+        ({"validation_size": 0.1}, "config.data.validation_size takes a whole number"),
+        ({"seed": -1}, "config.data.seed must lie in"),
+        ({"data_dir": "nowhere"}, "data takes no data_dir with arrays"),
         ({"valid": (images, labels)}, "data takes no valid with arrays; did you mean validation"),
     ]:
         with pytest.raises(vgg_jax.UserError, match=words):
@@ -251,9 +266,9 @@ def test_given_data_are_held_out_when_asked_and_else_it_is_said(tmp_path, capsys
     assert splits["train"].mean == load.statistics(splits["train"].images)[0]
     config = small(train__batch_size=8, train__epochs=1, data__validation_size=8)
     run = vgg_jax.train(config, tmp_path / "without", pairs)
-    assert "best/ will be chosen on the test images" in capsys.readouterr().err
+    assert "best/ is chosen on the test images" in capsys.readouterr().err
     assert run.summary["protocols"]["selected"] is None
-    assert "on data of its user's" in (run.export("safetensors") / "README.md").read_text()
+    assert "the data were given in Python" in (run.export("safetensors") / "README.md").read_text()
     run = vgg_jax.train(config, tmp_path / "with", splits)
     assert "best/" not in capsys.readouterr().err and run.summary["protocols"]["selected"]
 
@@ -349,18 +364,16 @@ def test_data_of_ones_own(tmp_path, ends, capsys):
     arrays = {f"{s}_{kind}": getattr(digits[s], kind)[:200] for s in ("train", "test") for kind in ("images", "labels")}
     np.savez(file, **arrays)
     npz, run = str(ROOT / "examples" / "npz.py"), tmp_path / "run"
-    fields = SMALL | {"own.file": str(file), "data.validation_size": "40"}  # of which get_data takes no notice
+    fields = SMALL | {"own.file": str(file), "data.validation_size": "40", "data.normalization": "half"}
     main.main(["--config", npz, "--workdir", str(run), *flags(fields)])
     told = capsys.readouterr().out
-    assert "200 train, 200 test" in told
+    assert "160 train, 40 validation, 200 test" in told
     code._known.clear()
     cli._dispatch(shlex.split(told.rpartition("next: ")[2])[1:])  # what a run says in the end, with its file
     assert "on 200 test images" in capsys.readouterr().out
     best = vgg_jax.load(run, "best", config=npz)
-    assert best.evaluate()["chosen_on"] == "test"
+    assert best.evaluate()["chosen_on"] == "validation" and best.mean == (0.5, 0.5, 0.5)
     assert "on own data" in (best.export("safetensors") / "README.md").read_text()
-    with pytest.raises(vgg_jax.UserError, match="has no validation images"):
-        best.evaluate("validation")
     with pytest.raises(vgg_jax.UserError, match="takes one or more uint8 images"):
         best.evaluate(vgg_jax.data("digits")["validation"])
     images = arrays["test_images"]

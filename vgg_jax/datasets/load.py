@@ -71,8 +71,8 @@ def data(name: str = "", data_dir: str | os.PathLike[str] = "", **more: Any) -> 
     if not name:
         if not {"train", "test"} <= set(more):
             raise UserError('data takes a source, as data("cifar10"), or arrays: data(train=..., test=...)')
-        known = inspect.signature(from_arrays).parameters
-        if unknown := sorted(set(more) - set(known)):
+        known, given = inspect.signature(from_arrays).parameters, set(more) | ({"data_dir"} if data_dir else set())
+        if unknown := sorted(given - set(known)):
             raise UserError(f"data takes no {unknown[0]} with arrays{suggest(unknown[0], known)}")
         return from_arrays(**more)
     return _of_a_source(configs.data_fields({"name": name, "data_dir": data_dir, **more}))
@@ -94,14 +94,19 @@ def from_arrays(
 
     Raises: UserError naming the array with another dtype or shape, or labels without a name.
     """
-    check_value("data.normalization", FIELDS["data.normalization"], normalization)
+    for field, value in (("normalization", normalization), ("validation_size", validation_size), ("seed", seed)):
+        check_value(f"data.{field}", FIELDS[f"data.{field}"], value)
     given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    parts = {split: as_arrays(split, pair) for split, pair in given.items()}
+    parts = {split: _as_arrays(split, pair) for split, pair in given.items()}
     images, labels = parts["train"]
     if validation_size:
         if validation is not None:
             raise UserError("data takes validation images or a validation_size, not both")
-        held_out, kept = _draw(len(labels), validation_size, 0, seed, "the data given")
+        if validation_size >= len(labels):
+            raise UserError(
+                f"{validation_size} validation images asks for more than the {len(labels)} training images given"
+            )
+        held_out, kept = _draw(len(labels), validation_size, 0, seed)
         parts |= {"train": (images[kept], labels[kept]), "validation": (images[held_out], labels[held_out])}
     parts = {"train": parts["train"], "validation": (images[:0], labels[:0])} | parts
     for split, (images, _) in parts.items():
@@ -119,7 +124,7 @@ def labelled(name: str, pair: Any, class_names: Sequence[str]) -> Dataset:
 
     Raises: UserError naming what is no such pair, or a label without a name.
     """
-    images, labels = as_arrays(name, pair)
+    images, labels = _as_arrays(name, pair)
     _check_labels(labels, class_names)
     return Dataset(images, labels.astype(np.int32), tuple(class_names), (0.5,) * 3, (0.5,) * 3)
 
@@ -129,7 +134,7 @@ def _check_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
         raise UserError(f"labels must lie in 0 to {len(class_names) - 1}, one for each class name")
 
 
-def as_arrays(name: str, pair: Any) -> Arrays:
+def _as_arrays(name: str, pair: Any) -> Arrays:
     """(images [N, H, W, 3] uint8, labels [N]) as NumPy arrays. Raises: UserError for anything else."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UserError(f"{name} must be two arrays, (images, labels)")
@@ -188,18 +193,18 @@ def _of_a_source(config: Data) -> dict[str, Dataset]:
         train, test, names = folder(path(config.data_dir), config.image_size, config.shrink if config.resize else "")
     training, held_out = train, np.arange(0)
     if config.validation_size or config.train_size:
-        held_out, kept = _draw(len(train[1]), config.validation_size, config.train_size, config.seed, config.name)
+        if config.validation_size + max(config.train_size, 1) > len(train[1]):
+            raise UserError(
+                f"config.data.validation_size={config.validation_size} and train_size={config.train_size} "
+                f"ask for more than the {len(train[1])} training images of {config.name}"
+            )
+        held_out, kept = _draw(len(train[1]), config.validation_size, config.train_size, config.seed)
         training = train[0][kept], train[1][kept]
     return from_arrays(training, test, (train[0][held_out], train[1][held_out]), names, config.normalization)
 
 
-def _draw(n: int, validation_size: int, train_size: int, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+def _draw(n: int, validation_size: int, train_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices held out and indices kept (train_size of them; 0: all others), drawn from n training images."""
-    if validation_size + max(train_size, 1) > n:
-        raise UserError(
-            f"config.data.validation_size={validation_size} and train_size={train_size} "
-            f"ask for more than the {n} training images of {source}"
-        )
     held_out, rest = np.split(np.random.default_rng(seed).permutation(n), [validation_size])
     return np.sort(held_out), np.sort(rest[: train_size or None])
 

@@ -33,15 +33,17 @@ def train(
       config: from `vgg_jax.config`, or any ConfigDict with its fields.
       workdir: the run directory; nothing of the run is written elsewhere.
       data: {"train", "validation", "test"} from `vgg_jax.data`; without it, the data of config.data.
-      callback: called after each evaluation, every config.train.eval_epochs epochs, as callback(record, variables).
-        record is what metrics.jsonl gets; variables are those that were evaluated, and live only for the call. The
-        numbers that it may return, by name, join the record.
+      callback: called after each evaluation as callback(record, variables), in every process; not for a run that is
+        finished. record is what metrics.jsonl gets; variables are those that were evaluated, to read, and live only
+        for the call. The numbers that it may return, by name, join the record. To resume, give it again.
 
     Raises:
       UserError: the directory, the data or the devices do not fit the config, or the loss is not finite.
       Stopped: SIGINT or SIGTERM came (to the main thread); everything is saved, and the same call goes on.
     """
     checked = configs.load(cast(ConfigDict, config))
+    if callback is not None and not callable(callback):
+        raise UserError("callback must be a function of (record, variables)")
     given = whole(data, checked.data) if data is not None else None
     training.train(checked, Path(workdir), given, callback)
     return _open(Path(workdir), checked, directory.read_facts(Path(workdir)), "latest", given)

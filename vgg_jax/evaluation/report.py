@@ -1,4 +1,4 @@
-"""The report on logits, as a dict, as text and as pictures."""
+"""The report on logits, as a dict, as text and as pictures; and on which images a checkpoint was chosen."""
 
 import json
 import sys

@@ -9,7 +9,7 @@ from vgg_jax.settings import again, config as configs
 
 _DATA = {"cifar10": ("CIFAR-10", "uoft-cs/cifar10"), "cifar100": ("CIFAR-100", "uoft-cs/cifar100")}
 _PYTORCH = "In PyTorch, with vgg_jax installed, `vgg_jax.torch.network.load(FOLDER)` gives the network. "
-_GIVEN = "# in Python by vgg_jax.train(config, workdir, data), on data of its user's in place of the config's\n"
+_GIVEN = "# not by this command alone: the data were given in Python, to vgg_jax.train(config, workdir, data)\n"
 _TEXT = """---
 {metadata}
 ---

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +25,8 @@ from vgg_jax.training import sharding
 from vgg_jax.training.processes import is_first
 from vgg_jax.training.step import TrainState, make_recipe
 
+_SPLITS = [f"{split}_{measure}" for split in ("train", "validation", "test") for measure in ("loss", "accuracy")]
+_NAMES = {"step", "epoch", "learning_rate", "images_per_second", "seconds", *_SPLITS}  # of a record
 Callback = Callable[[Record, Any], Mapping[str, float] | None]  # (a log point's record, variables) -> more numbers
 
 
@@ -108,7 +109,8 @@ class Run:
         if not all(math.isfinite(value) for value in record.values()):
             self._diverged(f"a loss is not finite after step {step}")
         if self.callback:
-            record |= _more(self.callback(dict(record), state.variables), record)
+            with watch("callback"):
+                record |= _more(self.callback(dict(record), state.variables))
         self.log.write(record)
         self.tracker.write(record)
         self._say_if_stuck(int(sums["count"]))
@@ -208,9 +210,13 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
-def _more(found: Mapping[str, float] | None, record: Record) -> Record:
-    """What a callback adds to a record. Raises: UserError for a name that is taken, or no finite number."""
-    for name, value in (found or {}).items():
-        if name in record or not isinstance(value, numbers.Real | np.ndarray | jax.Array) or not np.isfinite(value):
-            raise UserError(f"the callback's {name}={value!r} is taken, or no finite number")
-    return {name: float(value) for name, value in (found or {}).items()}
+def _more(found: Mapping[str, float] | None) -> Record:
+    """What a callback adds to a record. Raises: RunFailed for all but finite numbers by names of their own."""
+    try:
+        more = {name: float(value) for name, value in dict(found or {}).items()}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RunFailed(f"the callback must return {{name: number}} or None ({error})") from None
+    for name, value in more.items():
+        if not isinstance(name, str) or name in _NAMES or not math.isfinite(value):
+            raise RunFailed(f"the callback's {name!r}: {value} is no finite number by a name of its own")
+    return more

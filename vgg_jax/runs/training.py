@@ -16,7 +16,7 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
 
 _NOT_HELD_OUT = (
-    "config.data.validation_size holds none out of them, and best/ will be chosen on the test images; "
+    "config.data.validation_size holds none out of them, and best/ is chosen on the test images; "
     "vgg_jax.data(train=..., test=..., validation_size=...) holds some out"
 )
 

@@ -13,7 +13,7 @@ _UNDECLARED = ("own.", "code.")  # groups without declared fields: settings of a
 
 
 _SHORT = {  # what people call parts of fields' names
-    "lr": "learning_rate", "wd": "weight_decay", "ema": "average", "bn": "batch_norm", "act": "activation",
+    "lr": "learning_rate", "wd": "weight_decay", "ema": "average", "bn": "batch_norm", "act": "activation", "eps": "batch_norm_epsilon",
     "bs": "batch_size", "num_epochs": "epochs", "optim": "optimizer", "sched": "schedule", "aug": "augment",
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
 
 def markdown(rows: Rows) -> str:
     """The table, the best first."""
-    head = "| variation | held-out accuracy (%) | 95 % interval | n | seconds per seed | less `unchanged` |"
+    head = "| variation | held-out accuracy (%) | 95 % interval | n | seconds per seed | minus `unchanged` |"
     lines, base = [head, "|" + " --- |" * 6], next((row for row in rows if row["name"] == name_of({})), {"seeds": []})
     for row in rows:
         found = estimate(row["held_out_accuracy"], row["held_out_images"])
@@ -95,12 +95,14 @@ def markdown(rows: Rows) -> str:
 
 
 def _less(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """'+0.30 (-0.50 to +1.10)' points, paired over the seeds that both have; "" for fewer than two."""
+    """'+0.30 (-0.50 to +1.10)' points, paired over the seeds that both have; "" where no interval can be had."""
     if row["name"] == base.get("name"):
         return ""
     its, theirs = (dict(zip(one["seeds"], one.get("held_out_accuracy", []))) for one in (row, base))
     both = [100 * (its[seed] - theirs[seed]) for seed in its if seed in theirs]
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*mean_of(both)) if len(both) > 1 else ""
+    if len(both) < 2 or len(set(both)) == 1:  # differences that agree exactly, as coarse shares may, are no certainty
+        return ""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*mean_of(both))
 
 
 NOTE = (
