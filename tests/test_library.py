@@ -241,7 +241,7 @@ def test_arrays_as_data(tmp_path):
         ({"train": images}, "train must be two arrays"),
         ({"validation": images}, "validation must be two arrays"),
         ({"normalization": "chanel"}, "did you mean channel"),
-        ({"validation_size": 40}, "40 validation images asks for more than the 40 training images given"),
+        ({"validation_size": 40}, "validation_size=40 is too many of the 40 training images given"),
         ({"validation_size": 9, "validation": (images, labels)}, "not both"),
         ({"validation_size": -5}, "config.data.validation_size must lie in"),
         ({"validation_size": 0.1}, "config.data.validation_size takes a whole number"),

@@ -103,9 +103,7 @@ def from_arrays(
         if validation is not None:
             raise UserError("data takes validation images or a validation_size, not both")
         if validation_size >= len(labels):
-            raise UserError(
-                f"{validation_size} validation images asks for more than the {len(labels)} training images given"
-            )
+            raise UserError(f"validation_size={validation_size} is too many of the {len(labels)} training images given")
         held_out, kept = _draw(len(labels), validation_size, 0, seed)
         parts |= {"train": (images[kept], labels[kept]), "validation": (images[held_out], labels[held_out])}
     parts = {"train": parts["train"], "validation": (images[:0], labels[:0])} | parts

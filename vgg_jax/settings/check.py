@@ -10,10 +10,9 @@ from vgg_jax.settings.fields import FIELDS, Field
 from vgg_jax.settings.stages import STAGES
 
 _UNDECLARED = ("own.", "code.")  # groups without declared fields: settings of a user's own code, and its file
-
-
 _SHORT = {  # what people call parts of fields' names
-    "lr": "learning_rate", "wd": "weight_decay", "ema": "average", "bn": "batch_norm", "act": "activation", "eps": "batch_norm_epsilon",
+    "lr": "learning_rate", "wd": "weight_decay", "ema": "average", "bn": "batch_norm", "act": "activation",
+    "eps": "batch_norm_epsilon", "bn_eps": "batch_norm_epsilon",
     "bs": "batch_size", "num_epochs": "epochs", "optim": "optimizer", "sched": "schedule", "aug": "augment",
 }  # fmt: skip
 
