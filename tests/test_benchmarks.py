@@ -197,7 +197,7 @@ def make(c):
     os.system("echo a compiler greets")
     if sys.argv[1:]:
         raise UserError("why")
-    return lambda count: print("a library's advice") or [1.0, 2.0]
+    return lambda count: print("a library's advice") or [1.0, float(count)]
 
 contenders.CONTENDERS["it"] = contenders.Contender(make, "bfloat16")
 worker.serve("it", config.load("configs/bn.py"))
@@ -214,7 +214,7 @@ def test_what_libraries_print_is_no_answer():
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     ready, one, two = served()
-    assert ready == {} and one["losses"] == [1, 2] and two["losses"] == [1, 2, 1, 2]
+    assert ready == {} and one["losses"] == [1, 1] and two["losses"] == [1, 2]
     assert one["peak_memory"] > 2**20 and one["seconds"] > 0
     assert served("fail") == [{"left_out": "why"}]
 

@@ -295,11 +295,14 @@ def test_directory_removed_under_the_run(tmp_path):
     assert code == errors.MISTAKE and line.startswith(f"error: {tmp_path / 'run'} was removed while the run was in it")
 
 
-def test_read_only_disk(disk, finished_run):
+def test_read_only_disk(disk, finished_run, capsys):
     shutil.copytree(finished_run, disk / "run")
     shutil.rmtree(newest(disk / "run")[1])
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(UserError, match="cannot write to"):
         main.main(arguments(disk / "run"))
+    evaluate.main(["--workdir", str(disk / "run")])
+    out, err = capsys.readouterr()
+    assert "on 360 test images" in out and "--out=DIR" in err
     with pytest.raises(OSError, match="Read-only file system"):
-        evaluate.main(["--workdir", str(disk / "run")])
+        evaluate.main(["--workdir", str(disk / "run"), "--out", str(disk / "out")])

@@ -329,7 +329,7 @@ def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
     for number, (file, arrays) in enumerate([*rows, rows[0]]):
         changes = {"own.file": arrays} if arrays else {}
         changes |= {"train.epochs": "1"} if number == 3 else {}
-        one = configs.load(str(file), SMALL | changes)
+        one = configs.load(str(file), SMALL | {"data.validation_size": "0"} | changes)
         jobs[str(number)] = [(c, tmp_path / str(number) / str(c.seed)) for c in configs.seeded(one, 2)]
     monkeypatch.setattr(train, "fit", lambda config, splits, workdir: given.append((config.seed, splits)))
     loaded = Mock(side_effect=train.load.load)
