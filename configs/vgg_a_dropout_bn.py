@@ -1,8 +1,8 @@
 """Project 2's VGG_Dropout_BN: BatchNorm after the ReLU, dropout twice in the head.
 
 COMMAND   python -m vgg_jax.main --config configs/vgg_a_dropout_bn.py
-RUNTIME   not measured; vgg_a.py takes 2.8 minutes an epoch on two CPU cores
-EXPECTED  reported: 81.66 % (best epoch on the test set)
+RUNTIME   154 minutes on one AMD EPYC core with AVX-512, two for the last 9 of 30 epochs (n=1); GPU not yet measured
+EXPECTED  reported: 81.66 % (best epoch on the test set); ours: 81.84 % likewise, 81.81 % at the final epoch (n=1)
 """
 
 from ml_collections import ConfigDict
