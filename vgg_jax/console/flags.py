@@ -18,7 +18,8 @@ OF_A_RUN: dict[str, dict[str, Any]] = {
 
 def path(text: str) -> Path:
     """The path that a user typed, with ~ as the home directory, or the temporary one for a user without a home."""
-    return Path(re.sub("^~(?=/|$)", tempfile.gettempdir(), os.path.expanduser(text)))
+    expanded = os.path.expanduser(text)
+    return Path(tempfile.gettempdir() + expanded[1:] if re.match("~(/|$)", expanded) else expanded)
 
 
 class _Parser(argparse.ArgumentParser):

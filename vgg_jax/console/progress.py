@@ -90,7 +90,7 @@ class Stopwatch:
         return round(images / seconds, 1)
 
     def compiled_share(self) -> float:
-        """Share of this session's time, without compiling the step and the user's callback, that programs took."""
+        """Share of this session's time, less compiling the step and a callback's, that compiled programs took."""
         session = time.monotonic() - self._begun - self.spent["compile"] - self.spent.get("callback", 0.0)
         return round((self.spent["train"] + self.spent["evaluate"]) / session, 3)
 

@@ -16,7 +16,8 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
 
 _NOT_HELD_OUT = (
-    "config.data.validation_size holds none out of them, and best/ is chosen on the test images; "
+    "own data have no validation images: config.data.validation_size holds none out, and best/ is "
+    "chosen on the test images; "
     "vgg_jax.data(train=..., test=..., validation_size=...) holds some out"
 )
 
@@ -41,7 +42,7 @@ def train(
         name = "own data" if own else config.data.name
         print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
         if own and config.data.validation_size and not len(found["validation"]):
-            print(f"own data have no validation images: {_NOT_HELD_OUT}", file=sys.stderr)
+            print(_NOT_HELD_OUT, file=sys.stderr)
         print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
         summary = fit(config, found, workdir, callback=callback)
     except (RunFailed, Stopped):

@@ -80,7 +80,7 @@ def markdown(rows: Rows) -> str:
     lines, base = [head, "|" + " --- |" * 6], next((row for row in rows if row["name"] == name_of({})), {"seeds": []})
     for row in rows:
         found = estimate(row["held_out_accuracy"], row["held_out_images"])
-        cells = [row["name"], *[""] * 4, _less(row, base)]
+        cells = [row["name"], *[""] * 4, _minus(row, base)]
         if found and found.low is not None and found.high is not None:
             spread = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
             ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
@@ -94,7 +94,7 @@ def markdown(rows: Rows) -> str:
     return "\n".join([*lines, "", NOTE])
 
 
-def _less(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+def _minus(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     """'+0.30 (-0.50 to +1.10)' points, paired over the seeds that both have; "" where no interval can be had."""
     if row["name"] == base.get("name"):
         return ""
@@ -107,9 +107,10 @@ def _less(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
 
 NOTE = (
     "Accuracy after the last epoch on held-out training images, mean ± standard deviation over the seeds. The interval "
-    "of several seeds is Student's, that of one is Wilson's. The last column is the mean difference over the seeds "
-    "that both have, in points, with Student's interval: it may part two whose own intervals overlap. The best "
-    "of many is partly the luckiest: its accuracy is optimistic here. Report that on test images, once."
+    "of several seeds is Student's, that of one is Wilson's. The last column is the mean difference to "
+    "`unchanged` over the seeds that both have, in points, with Student's interval: it may tell two apart whose "
+    "own intervals overlap. The best of many is partly the luckiest: its accuracy is optimistic here. Report that on "
+    "test images, once."
 )
 
 
