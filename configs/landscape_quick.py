@@ -17,5 +17,5 @@ def get_config() -> ConfigDict:
     config.train.update(epochs=4, eval_epochs=4)
     config.landscape.update(probe_steps=13, step_sizes=(0.01, 0.05, 0.2), update_sizes=(0.5, 2.0, 8.0))
     config.landscape.update(learning_rates=(2e-3, 5e-4, 1e-4), band_epochs=1, images=128, equal_loss=1.8)
-    config.landscape.update(surface_points=25, directions=4, hessian_iterations=12, ascent_steps=5)
+    config.landscape.update(surface_points=25, directions=4, hessian_iterations=24, ascent_steps=5)
     return config

@@ -35,14 +35,10 @@ def test_crop_is_a_shift_of_every_amount(mode):
 
 def test_cutout_zeroes_one_square_that_may_reach_over_the_edge():
     holes = np.asarray(cutout(KEY, IMAGES, 4) == 0).all(-1)
-    sizes = set()
-    for hole in holes:
-        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-        assert hole.sum() == len(rows) * len(columns)  # a rectangle
-        sizes.add((len(rows), len(columns)))
-    assert (4, 4) in sizes
-    assert max(sizes) == (4, 4)
-    assert {(2, 4), (4, 2)} <= sizes  # clipped at the edge
+    around_a_pixel = {(max(pixel - 2, 0), min(pixel + 1, 7)) for pixel in range(8)}
+    for axis in (1, 2):
+        assert {(np.flatnonzero(line)[0], np.flatnonzero(line)[-1]) for line in holes.any(axis)} == around_a_pixel
+    np.testing.assert_array_equal(holes, holes.any(2, keepdims=True) & holes.any(1, keepdims=True))  # rectangles
 
 
 def test_augment_does_only_what_the_config_asks():
@@ -80,6 +76,8 @@ def test_cutmix_takes_one_square_from_the_image_before():
         rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
         assert hole.sum() == len(rows) * len(columns)  # a rectangle
     assert 0.6 < share.mean() < 0.8  # half is taken on average, less what lies beyond the edge
+    half = (mixed(cutmix=50.0)[0] == np.roll(IMAGES, 1, 0)).all(-1)  # of the area, so a side of 5.7
+    assert half.any(2).sum(1).max() == half.any(1).sum(1).max() == 6
 
 
 def test_with_mixup_and_cutmix_half_of_the_images_get_each():

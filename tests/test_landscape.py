@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from vgg_jax.landscape import (
     networks,
     probe,
     score as scoring,
+    slices,
     snapshots,
     study,
     surface,
@@ -284,18 +286,36 @@ def test_the_surface_at_the_origin_is_the_evaluated_loss(tmp_path):
     assert len(calls) - done == -(-15 // surface.BATCH) - (-25 // surface.BATCH)
 
 
-def test_rise_and_negative_curvature_of_known_lines():
-    x = np.array(around.LINE)
-    bowl, saddle, wave = x**2, np.array([-(x**2), x**2]), np.array([0.0, 1.0, 0.0, 1.0, 0.0])
+def test_rise_on_known_lines():
+    bowl = np.array(around.LINE) ** 2
     assert around.rise(np.array([bowl, 3 * bowl]), 0.5) == pytest.approx(2 * 0.25)
     assert around.rise(np.array([bowl, 3 * bowl]), 1.0) == pytest.approx(2)
-    assert around.negative_curvature(np.array([bowl])) == 0
-    assert around.negative_curvature(saddle) == 0.5
-    assert around.negative_curvature(np.array([wave, -wave])) == 0.5
-    broken = np.array([[np.inf, 1.0, 2.0, 1.0, 0.0], [0.0, np.inf, 0.0, 1.0, 0.0]])
-    assert around.negative_curvature(broken) == 1  # of the one second difference that is a number
     assert np.isinf(around.rise(np.array([[1.0, np.inf, 0.0, 1.0, 1.0]]), 0.5))
-    assert np.isnan(around.negative_curvature(np.full((2, 3, 5), np.nan))).all()
+
+
+def test_nonconvexity_of_known_spectra():
+    spectra = np.array([[-2.0, 0.0, 8.0], [-0.0005, 1.0, 8.0], [0.5, 1.0, 8.0]])
+    assert around.nonconvexity(spectra).tolist() == [0.25, 0, 0]
+    assert np.isnan(around.nonconvexity(np.full(3, np.nan)))
+
+
+def test_the_smallest_and_the_largest_eigenvalue_have_residuals():
+    ritz, residuals = np.tile([-1.0, 0.0, 4.0], (2, 2, 1)), np.tile([0.2, 9.0, 0.4], (2, 2, 1))
+    never = np.full_like(ritz, np.nan)  # came under the equal loss
+    arrays = {f"{place}_{key}": x for place in around.PLACES for key, x in (("ritz", ritz), ("residuals", residuals))}
+    better = arrays | {"equal_recomputed_ritz": never, "equal_recomputed_residuals": never, "end_stored_ritz": 2 * ritz}
+    assert measures.residuals({"plain": better, "bn": arrays}) == pytest.approx((0.05, 0.1))
+    assert measures.residuals({"plain": {key: never for key in arrays}}) == (0, 0)
+
+
+def test_the_path_s_plane_has_its_first_component_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(slices, "_evaluate", lambda *given: given[6].reshape(5, 5, 2))
+    walked = [SimpleNamespace(step=i, variables={"params": np.array([4.0 - i, i % 2, 0])}) for i in range(5)]
+    network = SimpleNamespace(variables=[walked[-1].variables], path=walked)
+    found = slices.path(config("landscape_quick", {"landscape.surface_points": "5"}), network, None, tmp_path)
+    np.testing.assert_array_equal(found["plane"][..., 0], np.tile(found["axes"][0][:, None], 5))
+    np.testing.assert_array_equal(found["plane"][0, :, 1], found["axes"][1])
+    assert np.ptp(found["axes"][0]) > np.ptp(found["axes"][1]) > 0
 
 
 def test_the_band_of_learning_rates_is_that_of_runs_of_their_own():
@@ -327,6 +347,9 @@ def test_what_is_measured_around_a_bowl():
     assert not np.allclose(*found["lines"])
     assert found["worst_loss"] == pytest.approx(1.25**2 * 12.5, rel=1e-4)
     assert found["ritz"].max(-1) == pytest.approx([1, 25], rel=1e-3)
+    saddle = around.make_program(lambda p, _: (p["w"][0, 0] ** 2 - 0.1 * p["w"][1, 0] ** 2, 0.0), fields)
+    found = saddle({"w": jnp.array([[3.0], [4.0], [0.0], [0.0]])}, {}, jax.random.key(0))
+    assert around.nonconvexity(found["ritz"]) == pytest.approx([0.1, 0.1], rel=1e-3)
 
 
 def test_what_the_study_watches_in_training(tmp_path, monkeypatch):
@@ -563,6 +586,7 @@ def expected_numbers(folder, name):
             f"{place}_far_rise": (lines[..., 0] + lines[..., 4]).mean(-1) / 2 - lines[..., 2].mean(-1),
             f"{place}_eigenvalue": near[f"{place}_ritz"][:, 0, -1],
             f"{place}_relative_eigenvalue": near[f"{place}_ritz"][:, 1, -1],
+            f"{place}_nonconvexity": np.maximum(0, -near[f"{place}_ritz"][:, 1, 0] / near[f"{place}_ritz"][:, 1, -1]),
             f"{place}_worst_rise": near[f"{place}_worst_loss"] - near[f"{place}_loss"],
         }
     return found
@@ -589,9 +613,8 @@ def test_the_whole_study_and_again(tmp_path, capsys, monkeypatch, ends):
     for name, column in (("plain", "without_bn"), ("bn", "with_bn")):
         expected = expected_numbers(tmp_path, name)
         for measure, row in zip(measures.MEASURES, rows):
-            if not measure.key.endswith("negative_curvature"):  # tested with the lines
-                values = [float(value) for value in row[column]]
-                np.testing.assert_allclose(values, expected[measure.key], rtol=1e-4, err_msg=measure.key)
+            values = [float(value) for value in row[column]]
+            np.testing.assert_allclose(values, expected[measure.key], rtol=1e-4, err_msg=measure.key)
     pictures = sorted(p.name for p in tmp_path.glob("*.png"))
     assert len(pictures) == 11 and all((tmp_path / p).stat().st_size > 3000 for p in pictures)
     what_the_files_hold(tmp_path)

@@ -60,6 +60,8 @@ def test_the_three_protocols_are_three_numbers():
     got = {name: r["test_accuracy"] for name, r in protocols(records).items()}
     assert got == {"final": 0.7, "best_test": 0.8, "selected": 0.5}
     assert protocols([record(1, 0.5)])["selected"] is None
+    tied = protocols([record(1, 0.8, 0.9), record(2, 0.8, 0.9)])
+    assert tied["best_test"]["step"] == tied["selected"]["step"] == 1  # as best/ keeps the first
 
 
 def test_log_goes_on_from_a_step_and_drops_what_came_after(tmp_path):

@@ -115,6 +115,7 @@ def _note(config: Config, train_images: int, found: dict[str, dict[str, Arrays]]
         f"{verdict.spread(found['around'][kind]['equal_recomputed_loss'].tolist())} on the measured images"
         for kind, arrays in found["equal"].items()
     )
+    smallest, largest = measures.residuals(found["around"])
     return " ".join((
         f"{name}, {train_images:,} training images, {config.train.epochs} epochs of {given.name} at",
         f"{given.learning_rate:g}, batch {config.train.batch_size}, {f.seeds} seeds (mean ± standard deviation), on",
@@ -125,8 +126,8 @@ def _note(config: Config, train_images: int, found: dict[str, dict[str, Arrays]]
         f"{min(f.step_sizes):g} to {max(f.step_sizes):g}; along the optimizer's update: {min(f.update_sizes):g} to",
         f"{max(f.update_sizes):g} times it; every {f.probe_steps} training steps. Around a network: {f.images}",
         f"training images, no augmentation, {f.directions} random lines, worst case within {f.ascent_radius:g} of each",
-        f"filter's norm. Equal loss: at most {f.equal_loss:g} on as many other images, {steps}. Residual of the",
-        f"largest eigenvalues: at most {measures.residual(found['around']):.2g} of them.",
+        f"filter's norm. Equal loss: at most {f.equal_loss:g} on as many other images, {steps}. Residuals: of the",
+        f"largest eigenvalues at most {largest:.2g} of them, of the smallest at most {smallest:.2g} of the largest.",
     ))  # fmt: skip
 
 

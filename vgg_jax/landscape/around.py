@@ -17,6 +17,7 @@ from vgg_jax.landscape.score import make_score
 from vgg_jax.landscape.surface import Score
 from vgg_jax.settings.fields import Config, Landscape
 
+ROUNDING = 1e-4  # of the largest eigenvalue: what is smaller counts as 0
 LINE = (-1.0, -0.5, 0.0, 0.5, 1.0)  # places on a line, in units of config.landscape.surface_radius
 # name -> (moment, BatchNorm's statistics). Stored ones are not asked for at equal loss: training is fast there, and its
 # running averages lag behind the network.
@@ -104,13 +105,11 @@ def rise(lines: np.ndarray, distance: float) -> np.ndarray:
     return lines[..., there].mean((-2, -1)) - lines[..., LINE.index(0.0)].mean(-1)
 
 
-def negative_curvature(lines: np.ndarray) -> np.ndarray:
-    """Share of the lines whose second difference at the network, half a radius wide, is negative: [..., D, L] -> [...]
+def nonconvexity(ritz: np.ndarray) -> np.ndarray:
+    """How far down the loss curves where it curves down most, as a share of how far up at most: [..., N] -> [...]
 
-    Lines with a loss that is not finite there are left out; NaN where none are left.
+    -smallest / largest of a Hessian's Ritz values: a lower bound, as the smallest lies above the smallest eigenvalue.
+    0 where nothing curves down by more than rounding, which is about 1e-5 of the largest.
     """
-    below, here, above = (lines[..., LINE.index(place)] for place in (-0.5, 0.0, 0.5))
-    with np.errstate(invalid="ignore"):
-        second = above - 2 * here + below
-        known = np.isfinite(second)
-        return ((second < 0) & known).sum(-1) / known.sum(-1)
+    share = -ritz.min(-1) / ritz.max(-1)
+    return np.where(share < ROUNDING, 0.0, share)

@@ -45,7 +45,8 @@ WHERE = {
     "equal_recomputed": "at equal loss, recomputed statistics",
 }
 _AROUND = (
-    (CONVEX, "share of random lines that curve down", "negative_curvature", f"{OURS}; {LI}", True),
+    (CONVEX, "non-convexity, -smallest / largest Hessian eigenvalue, filter-normalised", "nonconvexity",
+     "after Li et al. 2018", True),
     (FLAT, "rise of the loss half a radius away", "rise", f"{OURS}; {LI}", False),
     (FLAT, "rise of the loss a radius away", "far_rise", f"{OURS}; {LI}", False),
     (FLAT, "largest Hessian eigenvalue", "eigenvalue", "after Yao et al. 2020", False),
@@ -122,19 +123,20 @@ def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:
         "eigenvalue": ritz[:, 0].max(-1),
         "relative_eigenvalue": ritz[:, 1].max(-1),
         "worst_rise": worst - loss,
+        "nonconvexity": around.nonconvexity(ritz[:, 1]),
     }
-    found = {key: np.where(there, _no_nan(x), np.nan) for key, x in found.items()}
-    return found | {"negative_curvature": around.negative_curvature(lines)}
+    return {key: np.where(there, _no_nan(x), np.nan) for key, x in found.items()}
 
 
-def residual(both: Mapping[str, Arrays]) -> float:
-    """The largest residual of a largest Ritz value, as a share of that value."""
+def residuals(both: Mapping[str, Arrays]) -> tuple[float, float]:
+    """The largest residuals of a smallest and of a largest Ritz value, as shares of the largest value."""
     shares = [
-        arrays[f"{place}_residuals"][..., -1] / np.abs(arrays[f"{place}_ritz"][..., -1])
+        arrays[f"{place}_residuals"][..., [0, -1]] / np.abs(arrays[f"{place}_ritz"][..., -1:])
         for arrays in both.values()
         for place in around.PLACES
     ]
-    return float(np.nanmax(np.array(shares), initial=0.0))
+    smallest, largest = np.nanmax(np.reshape(shares, (-1, 2)), 0, initial=0.0)
+    return float(smallest), float(largest)
 
 
 def _no_nan(values: np.ndarray) -> np.ndarray:
