@@ -300,7 +300,7 @@ def test_nonconvexity_of_known_spectra():
 
 
 def test_the_smallest_and_the_largest_eigenvalue_have_residuals():
-    ritz, residuals = np.tile([-1.0, 0.0, 4.0], (2, 2, 1)), np.tile([0.2, 9.0, 0.4], (2, 2, 1))
+    ritz, residuals = np.tile([-1.0, 0.0, 4.0], (2, 2, 1)), np.tile([[9.0, 9.0, 0.4], [0.2, 9.0, 0.1]], (2, 1, 1))
     never = np.full_like(ritz, np.nan)  # came under the equal loss
     arrays = {f"{place}_{key}": x for place in around.PLACES for key, x in (("ritz", ritz), ("residuals", residuals))}
     better = arrays | {"equal_recomputed_ritz": never, "equal_recomputed_residuals": never, "end_stored_ritz": 2 * ritz}

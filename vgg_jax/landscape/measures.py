@@ -129,14 +129,14 @@ def _around(arrays: Arrays, place: str) -> dict[str, np.ndarray]:
 
 
 def residuals(both: Mapping[str, Arrays]) -> tuple[float, float]:
-    """The largest residuals of a smallest and of a largest Ritz value, as shares of the largest value."""
-    shares = [
-        arrays[f"{place}_residuals"][..., [0, -1]] / np.abs(arrays[f"{place}_ritz"][..., -1:])
+    """The largest residuals of the Ritz values that MEASURES take, smallest and largest, as shares of the largest."""
+    shares = np.array([
+        arrays[f"{place}_residuals"] / np.abs(arrays[f"{place}_ritz"][..., -1:])
         for arrays in both.values()
         for place in around.PLACES
-    ]
-    smallest, largest = np.nanmax(np.reshape(shares, (-1, 2)), 0, initial=0.0)
-    return float(smallest), float(largest)
+    ])  # fmt: skip
+    smallest, largest = shares[..., 1, 0], shares[..., -1]
+    return float(np.nanmax(smallest, initial=0.0)), float(np.nanmax(largest, initial=0.0))
 
 
 def _no_nan(values: np.ndarray) -> np.ndarray:
