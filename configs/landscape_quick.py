@@ -1,7 +1,7 @@
 """Why BatchNorm helps, as a study for two CPU cores: a quarter of the width, 5,000 images.
 
 COMMAND   python -m vgg_jax.landscape --config configs/landscape_quick.py
-RUNTIME   12.5 minutes on two CPU cores with AVX-512 (n=1)
+RUNTIME   13.4 and 16.2 minutes on two CPU cores with AVX-512 (n=2; the longer with other work beside)
 EXPECTED  a verdict and eleven pictures; docs/landscape.md says how to read them
 """
 

@@ -45,8 +45,7 @@ WHERE = {
     "equal_recomputed": "at equal loss, recomputed statistics",
 }
 _AROUND = (
-    (CONVEX, "non-convexity, -smallest / largest Hessian eigenvalue, filter-normalised", "nonconvexity",
-     "after Li et al. 2018", True),
+    (CONVEX, "non-convexity of the filter-normalised Hessian", "nonconvexity", "after Li et al. 2018", True),
     (FLAT, "rise of the loss half a radius away", "rise", f"{OURS}; {LI}", False),
     (FLAT, "rise of the loss a radius away", "far_rise", f"{OURS}; {LI}", False),
     (FLAT, "largest Hessian eigenvalue", "eigenvalue", "after Yao et al. 2020", False),
