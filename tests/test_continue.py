@@ -123,6 +123,7 @@ def test_a_run_starts_with_the_latest_weights(source, tmp_path):
     run = shutil.copytree(source.workdir, tmp_path / "run")
     shutil.rmtree(run / "best")
     c = vgg_jax.config("quickstart", SMALL | {"train.start_from": run})
+    shutil.copy(run / "run.json", tmp_path)
     started = weights.start_from(c, tmp_path, init_state(make_recipe(c, 10, 160), 0), ONE_DEVICE)
     jax.tree.map(np.testing.assert_array_equal, started.params, source.variables["params"])
 
@@ -131,7 +132,9 @@ def test_training_starts_with_the_weights_of_another_run(source, tmp_path, capsy
     """With a learning rate of 0 they are still there at the end; their average too."""
     still = {"optimizer__learning_rate": 0, "train__epochs": 1, "train__start_from": source.workdir}
     run = train(tmp_path / "run", train__average=0.9, **still)
-    assert f"starting with the weights of {source.workdir} at step {source.step}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"starting with the weights of {source.workdir} at step {source.step}" in said.out
+    assert "normalise" not in said.err
     near = functools.partial(np.testing.assert_allclose, rtol=1e-5)  # averaging rounds
     jax.tree.map(near, run.variables["params"], source.variables["params"])
     start = json.loads((run.workdir / "start.json").read_text())
@@ -145,7 +148,10 @@ def test_a_head_for_other_classes_starts_anew(source, tmp_path, capsys):
     splits = vgg_jax.data(train=(images, labels), test=(images, labels))
     fields = {"optimizer.learning_rate": 0, "train.epochs": 1, "train.start_from": source.workdir}
     run = vgg_jax.train(vgg_jax.config("quickstart", SMALL | fields), tmp_path / "run", splits)
-    assert "but for params/logits/bias, params/logits/kernel" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "but for params/logits/bias, params/logits/kernel" in said.out
+    assert f"{source.workdir} was trained on images normalised by mean 0.3" in said.err
+    assert "this run normalises by 0." in said.err
     taken, there = (dict(one.variables["params"]) for one in (run, source))
     assert taken.pop("logits")["kernel"].shape == (16, 12) and there.pop("logits")["kernel"].shape == (16, 10)
     jax.tree.map(np.testing.assert_array_equal, taken, there)

@@ -10,6 +10,7 @@ import threading
 from unittest.mock import Mock
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import vgg_jax
 from vgg_jax import cli, describe, evaluate, main, predict
 from vgg_jax.console.errors import RunFailed
 from vgg_jax.datasets import load
+from vgg_jax.evaluation import trained
 from vgg_jax.model import network
 from vgg_jax.model.forward import make_forward, predict as forward_all
 from vgg_jax.model.scores import scores
@@ -215,7 +217,7 @@ def test_a_thread_can_train_and_nothing_of_the_interpreter_changes(tmp_path):
     assert trained[0].step == 5 and matplotlib.get_backend() == backend
 
 
-def test_arrays_as_data(tmp_path):
+def test_arrays_as_data(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 32, 32, 3), np.uint8), np.arange(40) % 3
     splits = vgg_jax.data(train=(images, labels), test=(images[:9], labels[:9]), class_names=["a", "b", "c"])
@@ -226,7 +228,12 @@ def test_arrays_as_data(tmp_path):
     loaded = vgg_jax.load(tmp_path / "run")  # the directory does not keep them
     with pytest.raises(vgg_jax.UserError, match="they were given from Python"):
         loaded.evaluate("test")
+    with monkeypatch.context() as patch:
+        patch.setattr(trained, "load_data", Mock(side_effect=vgg_jax.UserError("no cifar10")))
+        with pytest.raises(vgg_jax.UserError, match=r"^no cifar10; they were given from Python, and evaluate takes"):
+            loaded.data("test")
     assert loaded.evaluate(splits["test"])["images"] == 9
+    np.testing.assert_array_equal(loaded.predict(jnp.asarray(images[:2])), loaded.predict(images[:2]))
     with pytest.raises(vgg_jax.UserError, match="data takes a source"):
         vgg_jax.data(train=(images, labels))
     for wrong, words in [
@@ -245,6 +252,7 @@ def test_arrays_as_data(tmp_path):
         ({"validation_size": 9, "validation": (images, labels)}, "not both"),
         ({"validation_size": -5}, "config.data.validation_size must lie in"),
         ({"validation_size": 0.1}, "config.data.validation_size takes a whole number"),
+        ({"class_names": ["a", "b", "a"]}, "two classes have the same name: a, b, a"),
         ({"seed": -1}, "config.data.seed must lie in"),
         ({"data_dir": "nowhere"}, "data takes no data_dir with arrays"),
         ({"valid": (images, labels)}, "data takes no valid with arrays; did you mean validation"),

@@ -180,6 +180,9 @@ def test_intervals_against_known_values():
     assert intervals.student([0.5, 0.6, 0.7]) == pytest.approx((0.3516, 0.8484), abs=1e-4)
     assert intervals.student([0.0, 1.0]) == (0.0, 1.0)
     assert intervals.estimate([], 10) is None and intervals.estimate([0.5], None).low is None
+    alike = intervals.estimate([0.5, 0.5], 10)
+    assert alike[:4] == (0.5, 0.0, None, None) and alike.interval("{:.0f} to {:.0f}") == ""
+    assert intervals.estimate([0.5, 0.6, 0.7], 10).interval("{:.0f} to {:.0f}") == "35 to 85"
 
 
 def test_unfinished_diverged_and_damaged_runs_show_what_there_is(run, finished_run, tmp_path):

@@ -231,6 +231,7 @@ def test_an_error_of_the_device_in_one_run_costs_no_other(said, line, remedy, tm
     argv = arguments(tmp_path, rows="vgg_light,vgg_a_bn_sgd", seeds=1)
     ends(reproduce.main, argv, f"vgg_light, seed 0: {line}", "vgg_a_bn_sgd, seed 0", remedy)
     assert fit.call_count == 2
+    assert not list(tmp_path.rglob("config.json"))  # so the remedy is not refused as another config
 
 
 def test_a_table_is_written_beside_its_runs_unless_told_otherwise(done, monkeypatch, tmp_path):
@@ -338,8 +339,26 @@ def test_rows_with_data_of_their_own_get_them(tmp_path, monkeypatch):
     assert [(seed, len(splits["train"])) for seed, splits in given] == [
         (seed, n) for seed in (0, 1) for n in (64, 96, 160, 64)
     ]
-    assert loaded.call_count == 4
+    assert loaded.call_count == 7  # get_data may read the seed, a source does not
     assert given[3][1] is given[0][1] is given[4][1]  # not twice in memory
+
+
+OWN_SEED = """
+
+def get_data(config):
+    import numpy as np
+    images = np.random.default_rng(config.seed).integers(0, 256, (64, 32, 32, 3), np.uint8)
+    return {"train": (images, np.arange(64) % 10), "test": (images, np.arange(64) % 10)}
+"""
+
+
+def test_every_seed_gets_the_data_that_get_data_draws_for_it(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from configs.quickstart import get_config\n" + OWN_SEED)
+    one, given = configs.load(str(tmp_path / "mine.py"), SMALL | {"data.validation_size": "0"}), []
+    monkeypatch.setattr(train, "fit", lambda config, splits, workdir: given.append(splits["train"].images))
+    train.train_all({"mine": [(c, tmp_path / str(c.seed)) for c in configs.seeded(one, 2)]})
+    for seed, images in enumerate(given):
+        np.testing.assert_array_equal(images, np.random.default_rng(seed).integers(0, 256, images.shape, np.uint8))
 
 
 @pytest.mark.parametrize("case", [

@@ -64,6 +64,11 @@ def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypa
     sweep.main(given(recipe, "--table"))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| unchanged ")]
     assert line.split(" | ")[3] == "1"
+    assert "left out" not in capsys.readouterr().err
+    sweep.main(given(recipe, "--table", optimizer__weight_decay="0.25"))
+    said = capsys.readouterr()
+    assert "seed0 holds a run of another config (optimizer.weight_decay); it is left out" in said.err
+    assert "| 2 |" not in said.out
     row = {
         "name": "x",
         "seeds": [0, 1],
@@ -75,6 +80,16 @@ def test_a_sweep_ranks_by_held_out_accuracy_and_goes_on(recipe, capsys, monkeypa
     base = row | {"name": "unchanged", "seeds": [1, 2, 0], "held_out_accuracy": [0.6, 0.9, 0.42]}
     first, second = tables.markdown([row, base]).splitlines()[2:4]  # differences of 8 and 10 points; t = 12.706
     assert first.endswith("| 20 | +9.00 (-3.71 to +21.71) |") and second.endswith("| 20 |  |")
+    alike = base | {"seeds": [0, 1], "held_out_accuracy": [160 / 200, 141 / 200]}
+    both = row | {"held_out_accuracy": [169 / 200, 150 / 200]}  # 9 images more, though not as floats
+    assert tables.markdown([both, alike]).splitlines()[2].endswith("| 20 |  |")
+    even = tables.markdown([row | {"held_out_accuracy": [0.5, 0.5]}]).splitlines()[2]
+    assert even == "| x | 50.00 ± 0.00 |  | 2 | 20 |  |"
+
+
+def test_a_sweep_that_could_not_begin_leaves_room_for_another(recipe, ends):
+    ends(sweep.main, given(recipe, "--seeds", "1", train__start_from="nosuch"), "nosuch is no run directory")
+    assert not list((recipe.parent / "runs").rglob("config.json"))
 
 
 GET_DATA = """

@@ -128,6 +128,8 @@ def labelled(name: str, pair: Any, class_names: Sequence[str]) -> Dataset:
 
 
 def _check_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
+    if len(set(class_names)) < len(class_names):
+        raise UserError(f"two classes have the same name: {', '.join(class_names)}")
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(class_names):
         raise UserError(f"labels must lie in 0 to {len(class_names) - 1}, one for each class name")
 

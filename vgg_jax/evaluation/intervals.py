@@ -19,6 +19,10 @@ class Estimate(NamedTuple):
     high: float | None
     n: int
 
+    def interval(self, form: str) -> str:
+        """form, filled in with low and high in percent; "" where there is none."""
+        return "" if self.low is None or self.high is None else form.format(100 * self.low, 100 * self.high)
+
 
 def wilson(share: float, images: int) -> tuple[float, float]:
     """Wilson's interval of a share of so many images: what other images of the same kind would give."""
@@ -42,11 +46,15 @@ def student(values: Sequence[float]) -> tuple[float, float]:
 
 
 def estimate(accuracies: Sequence[float], images: int | None) -> Estimate | None:
-    """Student's interval for several runs; Wilson's for one on so many images; None without any."""
+    """Student's interval for several runs; Wilson's for one on so many images; None without any.
+
+    Runs that are all alike have no interval: equal numbers of right images are chance.
+    """
     if not accuracies:
         return None
     mean = statistics.mean(accuracies)
     if len(accuracies) > 1:
-        return Estimate(mean, statistics.stdev(accuracies), *student(accuracies), len(accuracies))
+        ends = student(accuracies) if len(set(accuracies)) > 1 else (None, None)
+        return Estimate(mean, statistics.stdev(accuracies), *ends, len(accuracies))
     low, high = wilson(mean, images) if images and 0 <= mean <= 1 else (None, None)
     return Estimate(mean, None, low, high, 1)

@@ -107,6 +107,7 @@ class TrainedRun:
         size = self.config.data.image_size
         if isinstance(pictures, (str, os.PathLike)):
             pictures = [pictures]
+        pictures = np.asarray(pictures) if hasattr(pictures, "__array__") else pictures
         if not isinstance(pictures, np.ndarray):
             if not pictures or not all(isinstance(file, (str, os.PathLike)) for file in pictures):
                 raise UserError("predict takes an array of images, or the names of picture files")
@@ -213,15 +214,18 @@ class TrainedRun:
                 f"the images of the run in {self.workdir} were in {self._facts.get('data_dir') or there}, which is not "
                 "there any more; --config.data.data_dir=DIR (data.data_dir in overrides) says where they are now"
             )
-        dataset = (self._given or load_data(self.config))[split]
+        lost = self._facts.get("data_given") and not self._given
+        hint = "; they were given from Python, and evaluate takes them, too" if lost else ""
+        try:
+            dataset = (self._given or load_data(self.config))[split]
+        except UserError as error:
+            raise UserError(f"{error}{hint}") from None
         if not len(dataset):
-            why = "" if self.config.data.validation_size else " (config.data.validation_size was 0)"
+            why = hint or " (config.data.validation_size was 0)" * (not self.config.data.validation_size)
             raise UserError(f"{self.workdir} has no {split} images{why}")
         if dataset.fingerprint != self._facts["fingerprint"][split]:
-            where = "--config.data.data_dir=DIR says where the right ones are"
-            if self._facts.get("data_given"):
-                where = "they were given from Python, and evaluate takes them, too"
-            raise UserError(f"the {split} images are not those of the run (the fingerprint differs); {where}")
+            where = hint or "; --config.data.data_dir=DIR says where the right ones are"
+            raise UserError(f"the {split} images are not those of the run (the fingerprint differs){where}")
         return dataset
 
     def _checked(self, given: Dataset | Arrays) -> Dataset:

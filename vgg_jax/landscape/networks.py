@@ -1,5 +1,6 @@
 """The two networks that the study compares: trained with every seed, probed on the way, snapshots kept."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -82,14 +83,15 @@ def _train(config: Config, splits: dict[str, Dataset], workdir: Path, name: str)
     fields, base, names = config.landscape, base_config(config, NETWORKS[name]), splits["train"].class_names
     seeded = configs.seeded(base, fields.seeds)
     workdirs = [workdir / name / f"seed{one.seed}" for one in seeded]
-    for one, its_workdir in zip(seeded, workdirs):
-        entry.open_run(its_workdir, one, splits)
-    recipe = make_recipe(base, len(names), len(splits["train"]))
-    total = recipe.total_steps
-    watch = Probe(fields.probe_steps, _watching(config, base, recipe, splits["train"], workdirs[0]))
-    print(f"training {name}, BatchNorm {NETWORKS[name]}, {fields.seeds} seeds", flush=True)
-    for one, its_workdir in zip(seeded, workdirs):
-        fit(one, splits, its_workdir, watch)
+    with contextlib.ExitStack() as stack:
+        for one, its_workdir in zip(seeded, workdirs):
+            stack.enter_context(entry.taken_back(its_workdir, entry.open_run(its_workdir, one, splits)))
+        recipe = make_recipe(base, len(names), len(splits["train"]))
+        total = recipe.total_steps
+        watch = Probe(fields.probe_steps, _watching(config, base, recipe, splits["train"], workdirs[0]))
+        print(f"training {name}, BatchNorm {NETWORKS[name]}, {fields.seeds} seeds", flush=True)
+        for one, its_workdir in zip(seeded, workdirs):
+            fit(one, splits, its_workdir, watch)
     loaded = [load_model(its_workdir, "latest", base, len(names)) for its_workdir in workdirs]
     variables = [variables for _, variables in loaded]
     equal = [snapshots.read(snapshots.equal_file(w), v) for w, v in zip(workdirs, variables)]

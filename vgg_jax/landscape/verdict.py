@@ -57,7 +57,7 @@ def _change(measure: Measure, a: float, b: float) -> float:
     Infinite where a ratio has no number but b is more or less than a, NaN where it is neither (both infinite).
     """
     if measure.share:
-        return b - a if a != b else 0.0
+        return round(b - a, 12) if a != b else 0.0  # rounded: seeds that differ alike are alike
     if 0 < a < math.inf and 0 < b < math.inf:
         return math.log(b / a)
     return math.copysign(math.inf, b - a) if a != b else math.nan

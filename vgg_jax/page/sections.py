@@ -60,7 +60,7 @@ def _cell(found: Estimate | None) -> Html:
     if found is None:
         return Html(NONE)
     spread = "" if found.deviation is None else f" ± {100 * found.deviation:.2f}"
-    ends = "" if found.low is None or found.high is None else f"{100 * found.low:.2f} to {100 * found.high:.2f}"
+    ends = found.interval("{:.2f} to {:.2f}")
     count = f", n = {found.n}" if found.n > 1 else ""
     return join([f"{100 * found.mean:.2f}{spread} %", element("small", f"{ends}{count}")])
 

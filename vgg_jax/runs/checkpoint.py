@@ -62,14 +62,10 @@ class Checkpoints:
         self._saving = self._background.submit(_finish, self._latest, self._folder / str(step))
 
     def save_best(self, step: int, variables: Any) -> None:
-        """Save, and wait until it is on the disk, so that no later `save_latest` can finish first.
-
-        An earlier one is waited for, too: of the two that are kept, one must fit the state that a kill would leave.
-        """
+        """Save, and wait until it is on the disk: a later `save_latest` must not finish first."""
         self.wait()
         self._reserve(variables)
         with self._one_line():
-            self._best.wait_until_finished()
             if self._best.latest_step() != step:  # else a save that was interrupted before its seal
                 self._best.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(_one_copy(variables))))
             _finish(self._best, self._workdir / "best" / str(step))
@@ -213,7 +209,7 @@ def _manager(folder: Path, clean: bool = False) -> ocp.CheckpointManager:
         preservation_policy=ocp.checkpoint_managers.LatestN(2),
         cleanup_tmp_directories=clean,
         multiprocessing_options=ocp.options.MultiprocessingOptions(
-            barrier_sync_key_prefix=folder.name  # `latest` and `best` save at once
+            barrier_sync_key_prefix=folder.name  # processes that wait in one manager must not meet the other's
         ),
     )
     return ocp.CheckpointManager(folder.absolute(), options=chosen)

@@ -25,9 +25,9 @@ def newest_whole(workdir: Path, which: str) -> int:
     whole = max((step for step, fault in faults.items() if not fault), default=None)
     if whole is None:
         step = max(faults)
-        raise UserError(f"{workdir / which / str(step)} is damaged ({faults[step]}), and there is no other")
+        raise UserError(f"{workdir / which / str(step)} cannot be used ({faults[step]}), and there is no other")
     for step in [step for step in faults if step > whole]:
-        print(f"{workdir / which / str(step)} is damaged ({faults[step]}); using step {whole}", file=sys.stderr)
+        print(f"{workdir / which / str(step)} cannot be used ({faults[step]}); using step {whole}", file=sys.stderr)
     return whole
 
 

@@ -28,6 +28,12 @@ def fields(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in CHANGEABLE and does_something(name, flat)}
 
 
+def differing(old: Config, new: Config) -> list[str]:
+    """The names of the fields by which two configs are of different runs."""
+    there, here = configs.flatten(old), configs.flatten(new)
+    return [name for name in sorted(fields(old) | fields(new)) if there.get(name) != here.get(name)]
+
+
 def say_if_changed(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Say that a config's own file is another than the run began with; old and new are flat configs."""
     if old.get("code.sha256") != new.get("code.sha256"):

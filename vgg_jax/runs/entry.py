@@ -1,13 +1,15 @@
 """Entering a run's directory: the config must fit the data and the devices, and be that of the run which is there."""
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from vgg_jax.console.errors import UserError
+from vgg_jax.console.errors import RunFailed, Stopped, UserError
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
 from vgg_jax.runs import directory, numerics, origin, tracking
@@ -84,7 +86,7 @@ def check_same(workdir: Path, config: Config, data: dict[str, Dataset]) -> Confi
             f"--config.train.start_from={workdir} and another --workdir"
         )
     old, new = configs.flatten(old_config), configs.flatten(config)
-    differing = [k for k in sorted(directory.fields(old_config) | directory.fields(config)) if old.get(k) != new.get(k)]
+    differing = directory.differing(old_config, config)
     longer = differing == ["train.epochs"] and new["train.epochs"] > old["train.epochs"]
     if longer and not goes_on(old_config, config):
         raise UserError(
@@ -117,8 +119,20 @@ def _go_on(workdir: Path, config: Config, data: dict[str, Dataset]) -> None:
             directory.write(workdir / "config.json", configs.to_json(config))
 
 
-def take_back(workdir: Path) -> None:
-    """Delete the description of a run that ended before it had saved anything, so that another can begin there."""
+@contextlib.contextmanager
+def taken_back(workdir: Path, new: bool) -> Iterator[None]:
+    """For what is done in a new run's directory: if it fails before anything is saved, another run can begin there."""
+    try:
+        yield
+    except (RunFailed, Stopped):
+        raise
+    except BaseException:
+        if new:
+            _take_back(workdir)
+        raise
+
+
+def _take_back(workdir: Path) -> None:
     earned = saved_steps(workdir) or saved_steps(workdir, "best") or (workdir / "metrics.jsonl").exists()
     if processes.is_first() and not earned:
         for name in ("config.json", "run.json", "start.json"):

@@ -31,7 +31,7 @@ def fault(folder: Path) -> str | None:
         unlike = [name for name, file in files.items() if name in then and then[name] != _digest(file)]
         return f"{unlike[0]} has changed" if unlike else None
     except FileNotFoundError:
-        return f"no {NAME}, so its save was cut off"
+        return f"no {NAME}: its save is under way, or was cut off"
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
 

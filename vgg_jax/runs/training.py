@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vgg_jax.console.errors import RunFailed, Stopped
 from vgg_jax.datasets import load
 from vgg_jax.datasets.load import Dataset
 from vgg_jax.model import network
@@ -36,21 +35,17 @@ def train(
     given = splits is not None
     found = splits if splits is not None else processes.in_turn("data", lambda: load.load(config))
     new = processes.in_turn("directory", lambda: entry.open_run(workdir, config, found, given))
-    try:
+    with entry.taken_back(workdir, new):
         print(network.line(config, len(found["train"].class_names)))
         own = given or bool(code.of(config, "get_data"))
         name = "own data" if own else config.data.name
         print(f"{name}: {', '.join(f'{len(part):,} {split}' for split, part in found.items() if len(part))}")
         if own and config.data.validation_size and not len(found["validation"]):
             print(_NOT_HELD_OUT, file=sys.stderr)
+        if given and config.data.train_size:
+            print("config.data.train_size has no effect on data that are given", file=sys.stderr)
         print(f"on {origin.devices(config)}, run directory {workdir}", flush=True)
         summary = fit(config, found, workdir, callback=callback)
-    except (RunFailed, Stopped):
-        raise
-    except BaseException:
-        if new:
-            entry.take_back(workdir)
-        raise
     for protocol, result in summary["protocols"].items():
         if result:
             print(f"{protocol:>9}: test accuracy {result['test_accuracy']:.2%} (epoch {result['epoch']})")

@@ -1,11 +1,14 @@
 """Start a run with the weights of another one."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from vgg_jax.console.errors import UserError
@@ -44,6 +47,13 @@ def start_from(config: Config, workdir: Path, state: TrainState, placement: Plac
                 f"config.train.start_from={source} is a run of another network: {name} is {there or 'not there'} "
                 f"there and {here or 'not there'} here"
             )
+    ours = directory.read_facts(workdir)
+    if not np.allclose([facts["mean"], facts["std"]], [ours["mean"], ours["std"]], atol=0.01):
+        print(
+            f"{source} was trained on images normalised by mean {_rounded(facts['mean'])} and std "
+            f"{_rounded(facts['std'])}, this run normalises by {_rounded(ours['mean'])} and {_rounded(ours['std'])}",
+            file=sys.stderr,
+        )
     if processes.is_first():
         _record(workdir, {"run": str(source.absolute()), "step": step, "sums": seal.of(source / "latest" / str(step))})
     kept = sorted(name for name in found if found[name].shape != fresh[name].shape)
@@ -51,6 +61,10 @@ def start_from(config: Config, workdir: Path, state: TrainState, placement: Plac
     weights = {name: fresh[name] if name in kept else placement.replicate(found[name]) for name in found}
     trained = {"batch_stats": {}} | traverse_util.unflatten_dict(weights, sep="/")
     return state.replace(**trained, average=jax.tree.map(jnp.copy, trained) if state.average else {})
+
+
+def _rounded(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:.3f}" for number in numbers)
 
 
 def _flat(tree: Any) -> dict[str, Any]:

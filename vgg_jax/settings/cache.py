@@ -15,6 +15,11 @@ def directory() -> Path:
 
 
 def use() -> None:
-    """Make JAX cache its compiled programs there, also the many small ones: together they take two seconds."""
-    jax.config.update("jax_compilation_cache_dir", str(directory() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    """Make JAX cache its compiled programs there, also the many small ones: together they take two seconds.
+
+    JAX_COMPILATION_CACHE_DIR and JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS, where they are set, stay as they are.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(directory() / "xla"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vgg_jax.datasets.load import Dataset
 from vgg_jax.evaluation.intervals import estimate, mean_of
 from vgg_jax.runs import directory, log, tracking
 from vgg_jax.settings import code, config as configs, files
+from vgg_jax.settings.fields import Config
 from vgg_jax.tables import pictures
 from vgg_jax.tables.rows import Job
 
@@ -61,7 +63,7 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
     """A row for every variation, the best first: its name and the final held-out accuracy of each finished seed."""
     rows = []
     for name, seeded in jobs.items():
-        done = [(config, workdir) for config, workdir in seeded if directory.read_summary(workdir)]
+        done = [(config, workdir) for config, workdir in seeded if _is_done(config, workdir)]
         finished = [(config, workdir, records) for config, workdir in done if (records := log.read(workdir))]
         sizes = [directory.read_facts(workdir)["sizes"]["validation"] for _, workdir, _ in finished]
         rows.append({
@@ -74,6 +76,16 @@ def collect(jobs: Mapping[str, Sequence[Job]]) -> Rows:
     return sorted(rows, key=lambda row: -statistics.mean(row["held_out_accuracy"] or [-1.0]))
 
 
+def _is_done(config: Config, workdir: Path) -> bool:
+    """Whether workdir has a finished run of config; of a run of another config it says so."""
+    if directory.read_summary(workdir) is None:
+        return False
+    differing = directory.differing(directory.read_run(workdir)[0], config)
+    if differing:
+        print(f"{workdir} holds a run of another config ({', '.join(differing)}); it is left out", file=sys.stderr)
+    return not differing
+
+
 def markdown(rows: Rows) -> str:
     """The table, the best first."""
     head = "| variation | held-out accuracy (%) | 95 % interval | n | seconds per seed | minus `unchanged` |"
@@ -81,12 +93,11 @@ def markdown(rows: Rows) -> str:
     for row in rows:
         found = estimate(row["held_out_accuracy"], row["held_out_images"])
         cells = [row["name"], *[""] * 4, _minus(row, base)]
-        if found and found.low is not None and found.high is not None:
+        if found:
             spread = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
-            ends = f"{100 * found.low:.2f} to {100 * found.high:.2f}"
             cells[1:5] = [
                 f"{100 * found.mean:.2f}{spread}",
-                ends,
+                found.interval("{:.2f} to {:.2f}"),
                 str(found.n),
                 f"{statistics.mean(row['seconds']):,.0f}",
             ]
@@ -99,7 +110,7 @@ def _minus(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     if row["name"] == base.get("name"):
         return ""
     its, theirs = (dict(zip(one["seeds"], one.get("held_out_accuracy", []))) for one in (row, base))
-    both = [100 * (its[seed] - theirs[seed]) for seed in its if seed in theirs]
+    both = [round(100 * (its[seed] - theirs[seed]), 9) for seed in its if seed in theirs]
     if len(both) < 2 or len(set(both)) == 1:  # differences that agree exactly, as coarse shares may, are no certainty
         return ""
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*mean_of(both))

@@ -113,10 +113,10 @@ def _accuracy(runs: Sequence[dict[str, Any]], protocol: str) -> str:
     found = estimate(
         [run["test_accuracy"][protocol] for run in counted], counted[0]["test_images"] if counted else None
     )
-    if found is None or found.low is None or found.high is None:
+    if found is None:
         return ""
     deviation = f" ± {100 * found.deviation:.2f}" if found.deviation is not None else ""
-    return f"{100 * found.mean:.2f}{deviation} [{100 * found.low:.2f}, {100 * found.high:.2f}] ({found.n})"
+    return f"{100 * found.mean:.2f}{deviation}{found.interval(' [{:.2f}, {:.2f}]')} ({found.n})"
 
 
 def spread(values: Sequence[float]) -> str:

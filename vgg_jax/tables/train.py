@@ -78,13 +78,14 @@ def train_all(
 
 
 def _train(run: _Run) -> None:
-    entry.enter(run.workdir, run.config, run.splits)
+    new = entry.enter(run.workdir, run.config, run.splits)
     if directory.read_summary(run.workdir) is not None:
         return
     line = network.line(run.config, len(run.splits["train"].class_names))
     print(f"run {run.place}, {run.name}: {line}", flush=True)
     try:
-        fit(run.config, run.splits, run.workdir)
+        with entry.taken_back(run.workdir, new):
+            fit(run.config, run.splits, run.workdir)
     except jax.errors.JaxRuntimeError as error:
         if not (line := errors.of_the_device(error)):
             raise
@@ -113,10 +114,10 @@ def _prepare(jobs: Mapping[str, Sequence[Job]], check: Callable[[dict[str, Datas
 
 
 def _source(config: Config) -> str:
-    """A key that is equal for configs with the same data; `get_data` may read any field, but the seed is no data."""
+    """A key that is equal for configs with the same data; `get_data` may read any field."""
     fields: Any = config
     every = fields.to_dict()
-    return json.dumps(every | {"seed": 0} if code.of(config, "get_data") else every["data"])
+    return json.dumps(every if code.of(config, "get_data") else every["data"])
 
 
 def write(result: dict[str, Any], text: str, results: Path) -> None:
