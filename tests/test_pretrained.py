@@ -62,6 +62,7 @@ def test_training_can_start_from_it(run, tmp_path, capsys):
     incoming.import_weights(SHIPPED, tmp_path / "shipped")
     assert read_run(tmp_path / "shipped")[1]["origin"]["file"] == "pretrained/model.safetensors"
     c = config("speedrun", {}, train__start_from=tmp_path / "shipped", train__batch_size=125, train__micro_batch=0)
+    shutil.copy(tmp_path / "shipped" / "run.json", tmp_path)
     state = start_from(c, tmp_path, init_state(make_recipe(c, 2, 500), 0), ONE_DEVICE)
     assert "but for params/logits/kernel" in capsys.readouterr().out
     taken, shipped = (tree["conv2_2"]["kernel"] for tree in (state.params, run.variables["params"]))
