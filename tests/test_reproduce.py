@@ -357,6 +357,7 @@ def test_every_seed_gets_the_data_that_get_data_draws_for_it(tmp_path, monkeypat
     one, given = configs.load(str(tmp_path / "mine.py"), SMALL | {"data.validation_size": "0"}), []
     monkeypatch.setattr(train, "fit", lambda config, splits, workdir: given.append(splits["train"].images))
     train.train_all({"mine": [(c, tmp_path / str(c.seed)) for c in configs.seeded(one, 2)]})
+    assert len(given) == 2
     for seed, images in enumerate(given):
         np.testing.assert_array_equal(images, np.random.default_rng(seed).integers(0, 256, images.shape, np.uint8))
 

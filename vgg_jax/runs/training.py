@@ -15,9 +15,8 @@ from vgg_jax.settings.fields import Config
 from vgg_jax.training import processes
 
 _NOT_HELD_OUT = (
-    "own data have no validation images: config.data.validation_size holds none out, and best/ is "
-    "chosen on the test images; "
-    "vgg_jax.data(train=..., test=..., validation_size=...) holds some out"
+    "own data have no validation images: config.data.validation_size holds none out, and best/ is chosen on the test "
+    "images; vgg_jax.data(train=..., test=..., validation_size=...) holds some out"
 )
 
 
